@@ -1,0 +1,1 @@
+"""What has been indexed: catalogue, score columns, vectors, and the `Library` over them."""

@@ -1,0 +1,147 @@
+"""What a search returns, and the one serializer for all of it.
+
+The CLI's ``--json``, the ``.json`` pages and the HTTP API print what ``to_dict`` returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["Clip", "Hit", "Moment", "SearchResult", "Tag"]
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A class and its score, a number from 0 to 1 that grows with certainty (no probability)."""
+
+    label: str
+    mid: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One more clip of a hit's recording that matches too; times in seconds."""
+
+    clip: int
+    start: float
+    end: float
+    score: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One recording that matches, with its best clip at the top level.
+
+    Attributes
+    ----------
+    recording : str
+        Path of the file as it was indexed, or the YouTube id of an AudioSet clip.
+    source : str
+        ``"file"`` or ``"audioset"``.
+    recording_id, clip : int
+        Ids in the library.
+    start, end : float
+        Where the clip lies in the recording, in seconds.
+    score : float
+        From 0 to 1. Of a keyword search: the score of the class that matched best. Of a search by
+        example: the cosine of the two search vectors, negative values cut off at 0.
+    label : str
+        The class that matched best; of a search by example the clip's first tag.
+    tags : list of Tag
+        The clip's five best classes.
+    labels : list of str or None
+        The true classes, where the source came with labels.
+    moments : list of Moment
+        Its other matching clips, best first.
+    """
+
+    recording: str
+    source: str
+    recording_id: int
+    clip: int
+    start: float
+    end: float
+    score: float
+    label: str
+    tags: list[Tag] = field(default_factory=list)
+    labels: list[str] | None = None
+    moments: list[Moment] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the hit as JSON-ready values, scores with four digits."""
+        return _rounded(asdict(self))
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A page of hits.
+
+    Attributes
+    ----------
+    query : str or None
+        The keyword query; None for a search by example.
+    total : int
+        How many recordings match.
+    total_clips : int
+        How many clips match.
+    offset, limit : int
+        Which hits these are.
+    hits : list of Hit
+        Best first.
+    """
+
+    query: str | None
+    total: int
+    total_clips: int
+    offset: int
+    limit: int
+    hits: list[Hit]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the page as JSON-ready values."""
+        return {
+            "query": self.query,
+            "total": self.total,
+            "total_clips": self.total_clips,
+            "offset": self.offset,
+            "limit": self.limit,
+            "hits": [hit.to_dict() for hit in self.hits],
+        }
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of a library; times in seconds, `duration` of the whole recording if known."""
+
+    recording: str
+    source: str
+    recording_id: int
+    clip: int
+    start: float
+    end: float
+    duration: float | None
+    tags: list[Tag]
+    labels: list[str] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the clip as JSON-ready values, scores with four digits."""
+        return _rounded(asdict(self))
+
+
+def _rounded(value: Any) -> Any:
+    """Round every score to four digits and every time to milliseconds, at any depth."""
+    if isinstance(value, dict):
+        return {
+            key: (
+                round(item, 4 if key == "score" else 3)
+                if isinstance(item, float)
+                else _rounded(item)
+            )
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return value
