@@ -1,0 +1,122 @@
+"""A trained network as the two files that the scorer loads: ONNX, and a manifest."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiosearch.classifier.scorer import CLASSIFIER_FORMAT, EMBEDDING_SPACE
+from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES
+from audiosearch.errors import MissingDependencyError
+from audiosearch.storage import atomic_path, sha256_file, write_json
+
+__all__ = ["export_classifier"]
+
+
+def export_classifier(
+    network: Any,
+    folder: str | os.PathLike[str],
+    *,
+    name: str,
+    facts: dict[str, Any],
+    half: bool = True,
+) -> Path:
+    """Write ``classifier.onnx`` and ``classifier.json``.
+
+    Parameters
+    ----------
+    network : keras.Model
+        As `audiosearch.classifier.network.build_network` makes it.
+    folder : path-like
+        Where to write.
+    name : str
+        The classifier's name.
+    facts : dict
+        What the manifest says of its making (configuration, results).
+    half : bool
+        Whether large weights are stored as float16; ONNX Runtime widens them when it loads the
+        model, so scoring itself runs in float32.
+
+    Returns
+    -------
+    pathlib.Path
+        The ONNX file.
+
+    Raises
+    ------
+    MissingDependencyError
+        When a package that the export needs is not installed.
+    """
+    target = Path(folder) / "classifier.onnx"
+    # The network must have run once before Keras can trace it.
+    network(
+        [
+            np.zeros((1, CLIP_FRAMES, FRAME_VALUES), np.float32),
+            np.ones((1, CLIP_FRAMES), np.float32),
+        ]
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch) / "raw.onnx"
+        try:
+            network.export(raw, format="onnx", verbose=False)
+            import onnx
+        except ImportError as error:
+            raise MissingDependencyError(
+                error.name or "onnx", extra="tensorflow", purpose="Exporting a classifier"
+            ) from error
+        model = onnx.load(raw)
+    _rename(model.graph, ["frames", "mask"], ["scores"])
+    if half:
+        _store_half(model.graph)
+    onnx.checker.check_model(model)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    manifest = {
+        "format": CLASSIFIER_FORMAT,
+        "name": name,
+        "sha256": sha256_file(target),
+        "space": EMBEDDING_SPACE,
+        "classes": len_classes(network),
+        "weights": "float16" if half else "float32",
+        **facts,
+    }
+    write_json(Path(folder) / "classifier.json", manifest)
+    return target
+
+
+def len_classes(network: Any) -> int:
+    """Return how many classes a network scores."""
+    return int(network.output_shape[-1])
+
+
+def _rename(graph: Any, inputs: list[str], outputs: list[str]) -> None:
+    """Give the graph's inputs and outputs our names, and leave the batch size open."""
+    names = {old.name: new for old, new in zip(graph.input, inputs, strict=True)}
+    names |= {old.name: new for old, new in zip(graph.output, outputs, strict=True)}
+    for node in graph.node:
+        node.input[:] = [names.get(item, item) for item in node.input]
+        node.output[:] = [names.get(item, item) for item in node.output]
+    for value in (*graph.input, *graph.output):
+        value.name = names[value.name]
+        value.type.tensor_type.shape.dim[0].dim_param = "clips"
+
+
+def _store_half(graph: Any) -> None:
+    """Store large float32 weights as float16, each behind a cast that is folded at loading."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < 4096:
+            continue
+        values = numpy_helper.to_array(weight)
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_half"))
+        casts.append(helper.make_node("Cast", [name + "_half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -1,0 +1,214 @@
+"""Class scores of clips, by an exported classifier through ONNX Runtime.
+
+A classifier on disk is two files: ``NAME.onnx``, and the manifest ``NAME.json`` with its hash,
+classes and the embedding space it was trained on.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, frame_mask
+from audiosearch.errors import InvalidArgumentError, ModelError, printable
+from audiosearch.labels import CLASS_COUNT
+from typing import Any as bundled_model
+from audiosearch.storage import read_json, sha256_file
+
+__all__ = ["CLASSIFIER_FORMAT", "Scorer", "clip_frames", "load_scorer"]
+
+CLASSIFIER_FORMAT = 1
+EMBEDDING_SPACE = "audioset-vggish"
+BATCH = 32
+
+
+class Scorer:
+    """Scores clips with one classifier.
+
+    Parameters
+    ----------
+    model : path-like
+        The ONNX file: inputs ``frames``, float32 (n, 10, 128), and ``mask``, float32 (n, 10);
+        output ``scores``, float32 (n, 527).
+    manifest : dict
+        What the classifier's JSON file says.
+    threads : int, optional
+        How many threads a batch may use; all cores where None.
+
+    Attributes
+    ----------
+    name : str
+        The classifier's name.
+    weights_hash : str
+        SHA-256 of the ONNX file.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        manifest: dict[str, Any],
+        *,
+        threads: int | None = None,
+    ) -> None:
+        import onnxruntime
+
+        if threads is not None and threads < 1:
+            raise InvalidArgumentError(f"threads must be at least 1, not {threads}.")
+        self.name = str(manifest["name"])
+        self.weights_hash = str(manifest["sha256"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads or 0
+        options.inter_op_num_threads = 1
+        # Idle threads that spin would take the cores from the decoder of the next file.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                os.fspath(model), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises classes of its own C extension
+            raise ModelError(
+                f"{printable(os.fspath(model))} cannot be loaded as a classifier: {error}"
+            ) from error
+
+    def score(
+        self, x: npt.NDArray[np.uint8], n_frames: npt.NDArray[np.integer[Any]] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Score clips.
+
+        Batches have one fixed size, padded, so that a clip's scores do not depend on the clips
+        beside it.
+
+        Parameters
+        ----------
+        x : uint8 (n, 10, 128)
+            Embedding frames; what stands beyond a clip's frames is ignored.
+        n_frames : int (n,), optional
+            How many frames each clip has, 1 to 10; 10 where None.
+
+        Returns
+        -------
+        float32 (n, 527)
+            From 0 to 1, no probabilities.
+
+        Raises
+        ------
+        InvalidArgumentError
+            When a shape, dtype or frame count is another.
+        """
+        x = np.asarray(x)
+        if x.ndim != 3 or x.shape[1:] != (CLIP_FRAMES, FRAME_VALUES) or x.dtype != np.uint8:
+            raise InvalidArgumentError(
+                f"x must be uint8 (n, {CLIP_FRAMES}, {FRAME_VALUES}), not {x.dtype} {x.shape}."
+            )
+        counts = np.full(len(x), CLIP_FRAMES) if n_frames is None else np.asarray(n_frames)
+        if counts.shape != (len(x),) or (
+            len(x) and not (counts.min() >= 1 and counts.max() <= CLIP_FRAMES)
+        ):
+            raise InvalidArgumentError(
+                f"n_frames must hold {len(x)} counts from 1 to {CLIP_FRAMES}."
+            )
+        scores = np.empty((len(x), CLASS_COUNT), np.float32)
+        frames = np.zeros((BATCH, CLIP_FRAMES, FRAME_VALUES), np.float32)
+        mask = np.ones((BATCH, CLIP_FRAMES), np.float32)
+        for start in range(0, len(x), BATCH):
+            rows = len(x[start : start + BATCH])
+            mask[:rows] = frame_mask(counts[start : start + rows])
+            frames[:rows] = (x[start : start + rows].astype(np.float32) - 128.0) / 128.0
+            frames[:rows] *= mask[:rows, :, None]
+            (batch,) = self._session.run(None, {"frames": frames, "mask": mask})
+            scores[start : start + rows] = batch[:rows]
+        return scores
+
+
+def clip_frames(
+    frames: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Cut the frames of one recording into clips of 10.
+
+    Parameters
+    ----------
+    frames : uint8 (n, 128)
+        In the order of time, n at least 1.
+
+    Returns
+    -------
+    x : uint8 (clips, 10, 128)
+        The last clip padded with zeros.
+    n_frames : int64 (clips,)
+        10, and what is left for the last clip.
+    """
+    frames = np.asarray(frames)
+    if frames.ndim != 2 or frames.shape[1] != FRAME_VALUES or frames.dtype != np.uint8:
+        raise InvalidArgumentError(
+            f"frames must be uint8 (n, {FRAME_VALUES}), not {frames.dtype} {frames.shape}."
+        )
+    if not len(frames):
+        raise InvalidArgumentError("frames is empty: a clip has at least one frame.")
+    count = -(-len(frames) // CLIP_FRAMES)
+    x = np.zeros((count * CLIP_FRAMES, FRAME_VALUES), np.uint8)
+    x[: len(frames)] = frames
+    n_frames = np.full(count, CLIP_FRAMES, np.int64)
+    n_frames[-1] = len(frames) - (count - 1) * CLIP_FRAMES
+    return x.reshape(count, CLIP_FRAMES, FRAME_VALUES), n_frames
+
+
+@functools.lru_cache(maxsize=4)
+def load_scorer(
+    folder: str | os.PathLike[str] | None = None, *, threads: int | None = None
+) -> Scorer:
+    """Load a classifier, once a process.
+
+    Parameters
+    ----------
+    folder : path-like, optional
+        A training run's folder, with ``classifier.onnx`` and ``classifier.json``; the bundled
+        classifier where None.
+    threads : int, optional
+        As for `Scorer`.
+
+    Raises
+    ------
+    ModelError
+        When the files are missing, damaged, or made for other classes or another embedding space.
+    """
+    if folder is None:
+        bundled = bundled_model("classifier")
+        return Scorer(bundled.path, _checked(bundled.manifest, bundled.path), threads=threads)
+    model = Path(folder) / "classifier.onnx"
+    name = printable(os.fspath(folder))
+    try:
+        manifest = read_json(Path(folder) / "classifier.json")
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{name} holds no classifier: classifier.json is missing or unreadable. "
+            "Give the folder that `audiosearch train --out` wrote."
+        ) from error
+    _checked(manifest, model)
+    if not model.is_file() or sha256_file(model) != manifest["sha256"]:
+        raise ModelError(
+            f"{name}: classifier.onnx is missing or is not the file that classifier.json "
+            "describes. Copy the whole folder again, or train again."
+        )
+    return Scorer(model, manifest, threads=threads)
+
+
+def _checked(manifest: Any, model: Path) -> dict[str, Any]:
+    """Return a classifier's manifest, or refuse one that this version cannot use."""
+    name = printable(os.fspath(model))
+    if not isinstance(manifest, dict) or manifest.get("format") != CLASSIFIER_FORMAT:
+        raise ModelError(
+            f"{name}: its manifest is not of format {CLASSIFIER_FORMAT}, which this version reads. "
+            "Update audiosearch, or train the classifier again."
+        )
+    if manifest.get("space") != EMBEDDING_SPACE or manifest.get("classes") != CLASS_COUNT:
+        raise ModelError(
+            f"{name}: made for the embedding space {manifest.get('space')!r} and "
+            f"{manifest.get('classes')} classes; needed are {EMBEDDING_SPACE!r} and {CLASS_COUNT}."
+        )
+    return manifest

@@ -1,0 +1,1 @@
+"""Readers of the data sets that audiosearch trains and is measured on."""
