@@ -1,0 +1,82 @@
+"""``audiosearch index``: add sounds to a library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from audiosearch.cli.failures import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_SKIPPED,
+    interrupted,
+)
+from audiosearch.cli.options import embedder_option, json_option, library_option
+from audiosearch.cli.output import echo_json
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["command"]
+
+
+@click.command(short_help="Add sounds to a library.")
+@click.argument(
+    "sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SOURCE..."
+)
+@library_option()
+@click.option(
+    "--keep-missing",
+    is_flag=True,
+    help="Keep what was indexed from files that are no longer there.",
+)
+@embedder_option
+@json_option
+def command(
+    sources: tuple[Path, ...],
+    library: Path | None,
+    keep_missing: bool,
+    embedder: str,
+    as_json: bool,
+) -> int:
+    """Add the sounds of SOURCE to the library: a folder, a sound file, or a packed FILE.h5.
+
+    Running it again does only what is new or changed, and removes what is gone from the folders
+    named. It may be stopped at any time; the next run goes on.
+    """
+    import audiosearch as aus
+
+    folder = library or aus.default_library()
+    with IndexProgress() as progress:
+        try:
+            summary = aus.index(
+                sources,
+                folder,
+                keep_missing=keep_missing,
+                embedder=embedder,
+                on_progress=progress,
+            )
+        except KeyboardInterrupt:
+            progress.close()
+            return interrupted("Interrupted. What was done is kept; run the same command to go on.")
+    if as_json:
+        echo_json(summary.to_dict())
+    else:
+        _print_summary(summary, folder)
+    if not summary.skipped:
+        return EXIT_OK
+    return EXIT_SKIPPED if summary.added + summary.updated + summary.unchanged else EXIT_FAILED
+
+
+def _print_summary(summary: IndexSummary, folder: Path) -> None:
+    click.echo(
+        f"{printable(str(folder))}: {summary.added:,} added, {summary.updated:,} updated, "
+        f"{summary.unchanged:,} unchanged, {summary.removed:,} removed, "
+        f"{len(summary.skipped):,} skipped."
+    )
+    if summary.skipped:
+        warn(f"{count(len(summary.skipped), 'file')} skipped:")
+        for item in summary.skipped:
+            warn(f"  {printable(item.path)}: {item.reason}")

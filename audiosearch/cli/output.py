@@ -1,0 +1,105 @@
+"""How results look on a terminal and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from audiosearch.errors import printable
+
+if TYPE_CHECKING:
+    from audiosearch.library.hits import Hit, SearchResult, Tag
+
+__all__ = [
+    "clock",
+    "count",
+    "echo_json",
+    "hit_lines",
+    "result_lines",
+    "span",
+    "tags_text",
+    "warn",
+    "youtube_link",
+]
+
+
+def echo_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print `value` as UTF-8 JSON, whatever the terminal's encoding.
+
+    A file name that is no valid text holds lone surrogates; JSON can carry them as escapes, and
+    Python's ``os.fsencode`` of what is read back is the name on the disk.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    click.echo(text.encode("utf-8", "backslashreplace"))
+
+
+def warn(message: str) -> None:
+    """Print one line on stderr."""
+    click.echo(printable(message), err=True)
+
+
+def clock(seconds: float) -> str:
+    """Return a time as people read it on a player: ``0:07``, ``12:30``, ``1:02:03``."""
+    whole = math.floor(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def span(start: float, end: float) -> str:
+    """Return a stretch of time: ``0:30-0:40``."""
+    return f"{clock(start)}-{clock(math.ceil(end))}"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun: ``1 file``, ``2,000 files``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def tags_text(tags: Iterable[Tag]) -> str:
+    """Return tags with their scores: ``Car 0.93, Vehicle 0.97``."""
+    return ", ".join(f"{tag.label} {tag.score:.2f}" for tag in tags)
+
+
+def youtube_link(video: str, start: float) -> str:
+    """Return the address of a video that starts at `start` seconds."""
+    return f"https://www.youtube.com/watch?v={video}&t={math.floor(start)}s"
+
+
+def hit_lines(number: int, hit: Hit) -> list[str]:
+    """Return the lines that show one hit."""
+    indent = " " * 6
+    lines = [
+        (
+            f"{number:>4}. {hit.score:.2f}  {hit.label}  {span(hit.start, hit.end)}  "
+            f"{printable(hit.recording)}"
+        ),
+        f"{indent}{tags_text(hit.tags)}",
+    ]
+    if hit.labels is not None:
+        lines.append(f"{indent}true labels: {', '.join(hit.labels) or 'none'}")
+    if hit.moments:
+        times = ", ".join(clock(moment.start) for moment in hit.moments[:5])
+        more = ", ..." if len(hit.moments) > 5 else ""
+        lines.append(f"{indent}{count(len(hit.moments), 'more moment')}: {times}{more}")
+    if hit.source == "audioset":
+        lines.append(f"{indent}{youtube_link(hit.recording, hit.start)}")
+    return lines
+
+
+def result_lines(result: SearchResult, *, subject: str) -> Sequence[str]:
+    """Return the lines that show a page of hits; `subject` says what was searched for."""
+    found = (
+        f"{count(result.total, 'recording')} for {printable(subject)} "
+        f"({count(result.total_clips, 'clip')})"
+    )
+    if not result.hits:
+        return [f"{found}, none at offset {result.offset:,}." if result.total else f"{found}."]
+    lines = [found + (":" if result.offset == 0 else f", from number {result.offset + 1:,}:")]
+    for number, hit in enumerate(result.hits, start=result.offset + 1):
+        lines += hit_lines(number, hit)
+    return lines

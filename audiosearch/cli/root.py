@@ -1,0 +1,75 @@
+"""The root command, and the group that imports a command's module only when it is needed."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+__all__ = ["COMMANDS", "LazyGroup", "cli"]
+
+# In the order in which `audiosearch --help` lists them: the way a newcomer goes.
+COMMANDS = (
+    "demo",
+    "index",
+    "search",
+    "similar",
+    "tag",
+    "serve",
+    "info",
+    "classes",
+    "evaluate",
+    "train",
+)
+
+
+class LazyGroup(click.Group):
+    """A group whose command NAME is the attribute `command` of ``audiosearch.cli.NAME``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command; None where there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"audiosearch.cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"audiosearch.cli.{cmd_name}.command is no click command")
+        return command
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from audiosearch import __version__
+
+    click.echo(f"audiosearch {__version__}")
+    ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "max_content_width": 100,
+    },
+    epilog="Start with: audiosearch demo. Exit codes: 0 done, 1 nothing could be done, 2 wrong "
+    "usage, 3 some files were skipped, 130 interrupted.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Find and tag sounds by what is in them.
+
+    audiosearch indexes your recordings, finds the moments where a sound is heard (by keyword or
+    by example), and tags files with the 527 classes of AudioSet. It works offline.
+    """

@@ -1,0 +1,80 @@
+"""``audiosearch search``: find recordings by keyword."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from audiosearch.cli.libraries import opened
+from audiosearch.cli.options import json_option, library_option, limit_option, offset_option
+from audiosearch.cli.output import echo_json, result_lines
+
+__all__ = ["QueryCommand", "command"]
+
+
+class QueryCommand(click.Command):
+    """A command whose words may start with a minus: ``car -music`` excludes music.
+
+    Words are what is not one of the command's own options. What starts with two dashes stays an
+    option, so that a mistyped ``--limt`` is reported and not searched for; after a bare ``--``
+    everything is a word.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Move the words behind ``--``, where click takes them as they are."""
+        takes_value = {
+            name: not option.is_flag
+            for option in self.get_params(ctx)
+            if isinstance(option, click.Option)
+            for name in option.opts
+        }
+        options: list[str] = []
+        words: list[str] = []
+        rest = iter(args)
+        for arg in rest:
+            if arg == "--":
+                words.extend(rest)
+            elif arg in takes_value:
+                options.append(arg)
+                if takes_value[arg]:
+                    options.extend([value] if (value := next(rest, None)) is not None else [])
+            elif arg.startswith("--"):
+                options.append(arg)
+            else:
+                words.append(arg)
+        return super().parse_args(ctx, [*options, "--", *words])
+
+
+@click.command(cls=QueryCommand)
+@click.argument("query", nargs=-1, required=True)
+@library_option(falls_back=True)
+@limit_option
+@offset_option
+@json_option
+def command(
+    query: tuple[str, ...], library: Path | None, limit: int, offset: int, as_json: bool
+) -> None:
+    """Find the recordings in which QUERY is heard, best first.
+
+    QUERY is the name of a class or of a group of classes ("Car", "vehicle", "dogs").
+    """
+    text = " ".join(query)
+    with opened(library) as lib:
+        result = lib.search(text, limit=limit, offset=offset)
+        if as_json:
+            echo_json(result.to_dict())
+            return
+        for line in result_lines(result, subject=f'"{text}"'):
+            click.echo(line)
+        if not result.total:
+            click.echo(_why_nothing(lib.info().clips, lib.folder))
+
+
+def _why_nothing(clips: int, folder: Path) -> str:
+    if not clips:
+        return f"The library {folder} is empty: add sounds with `audiosearch index FOLDER`."
+    return (
+        f"None of the {clips:,} clips of {folder} sounds like it. Try a wider word; "
+        "`audiosearch classes` lists what can be found."
+    )

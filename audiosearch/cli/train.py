@@ -1,0 +1,155 @@
+"""``audiosearch train``: train the classifier on labelled embeddings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from audiosearch.cli.failures import EXIT_OK, interrupted
+from audiosearch.cli.output import clock
+
+if TYPE_CHECKING:
+    from audiosearch.classifier.training import EpochResult
+
+__all__ = ["NETWORK_OPTIONS", "command"]
+
+# Options that are fields of the network's configuration; all others but --data and --out are
+# fields of the training's. A test compares names and defaults with the two classes.
+NETWORK_OPTIONS = ("units", "layers", "levels", "dropout")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is no list of numbers such as 2,3.") from None
+
+
+@click.command(short_help="Train the classifier on labelled embeddings.")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.h5",
+    help="Packed data set with labels, for example AudioSet's bal_train.h5.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Folder for the result; it must not exist yet.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=32, help="How many epochs.")
+@click.option("--batch-size", type=click.IntRange(min=2), default=256, help="Clips a step.")
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1e-3,
+    help="Peak of the learning rate's schedule.",
+)
+@click.option(
+    "--weight-decay", type=click.FloatRange(min=0), default=0.0, help="Decoupled weight decay."
+)
+@click.option(
+    "--mixup",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    help="Parameter of the beta distribution that mixes two clips; 0 for none.",
+)
+@click.option(
+    "--balance",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    help="How much rare classes are preferred, from 0 (not) to 1 (fully).",
+)
+@click.option(
+    "--label-smoothing",
+    type=click.FloatRange(0, 0.5),
+    default=0.0,
+    help="Share by which targets are drawn towards 0.5.",
+)
+@click.option(
+    "--ema",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.999,
+    help="Momentum of the moving average of the weights; 0 for none.",
+)
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    help="Share of the clips held out to choose the best epoch.",
+)
+@click.option("--seed", type=int, default=0, help="Seed of everything random.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+    default="float32",
+    help="Arithmetic; the mixed ones are for GPUs.",
+)
+@click.option("--units", type=click.IntRange(min=1), default=1024, help="Width of a hidden layer.")
+@click.option("--layers", type=click.IntRange(min=1), default=3, help="Hidden layers.")
+@click.option(
+    "--levels",
+    default="2,3",
+    metavar="N,...",
+    callback=lambda _context, _parameter, value: _numbers(value),
+    help="After which hidden layers an attention pool stands.",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.5,
+    help="Share of a layer's values left out in training.",
+)
+def command(data: Path, out: Path, **settings: Any) -> int:
+    """Train the multi-level attention classifier, with a validation split of its own.
+
+    RUN gets the best epoch so far, which `evaluate --classifier RUN` takes, and a table of all
+    epochs. Training needs audiosearch[tensorflow].
+    """
+    import audiosearch as aus
+    from audiosearch.classifier.network import NetworkConfig
+    from audiosearch.classifier.training import TrainingConfig
+
+    network = {name: settings.pop(name) for name in NETWORK_OPTIONS}
+    config = TrainingConfig(**settings, network=NetworkConfig(**network))
+    try:
+        run = aus.train(
+            data,
+            out,
+            config=config,
+            on_epoch=lambda result: click.echo(_epoch_line(result, config.epochs)),
+            on_step=_step_line() if sys.stderr.isatty() else None,
+        )
+    except KeyboardInterrupt:
+        return interrupted(f"Interrupted. The best epoch so far is kept in {out}.")
+    click.echo(
+        f"Best epoch: {run.best.epoch}, validation mAP {run.best.validation_mAP:.4f}. "
+        f"Trained on {run.train_clips:,} clips, chosen on {run.validation_clips:,}. "
+        f"Written to {run.folder}."
+    )
+    return EXIT_OK
+
+
+def _epoch_line(result: EpochResult, epochs: int) -> str:
+    return (
+        f"epoch {result.epoch:>{len(str(epochs))}}/{epochs}  loss {result.loss:.4f}  "
+        f"validation mAP {result.validation_mAP:.4f}  AUC {result.validation_AUC:.4f}  "
+        f"{clock(result.seconds)}"
+    )
+
+
+def _step_line() -> Callable[[int, int, int], None]:
+    """Return a callback that rewrites one line on the terminal while an epoch runs."""
+
+    def show(epoch: int, step: int, steps: int) -> None:
+        end = "\r" if step < steps else "\r\033[K"
+        click.echo(f"epoch {epoch}: step {step} of {steps}{end}", nl=False, err=True)
+
+    return show
