@@ -49,6 +49,5 @@ def command(file: Path, classifier: Path | None, per_class: Path | None, as_json
     click.echo(f"d-prime  {result.d_prime:.3f}")
     click.echo(f"clips    {result.clips:,}")
     if per_class is not None:
-        click.echo(
-            f"{count(len(result.per_class), 'class', 'classes')} written to {printable(str(per_class))}"
-        )
+        rows = count(len(result.per_class), "class", "classes")
+        click.echo(f"{rows} written to {printable(str(per_class))}")

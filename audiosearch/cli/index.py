@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from audiosearch.cli.failures import (
-    EXIT_FAILED,
-    EXIT_OK,
-    EXIT_SKIPPED,
-    interrupted,
-)
+from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED, interrupted
 from audiosearch.cli.options import embedder_option, json_option, library_option
-from audiosearch.cli.output import echo_json
+from audiosearch.cli.output import count, echo_json, warn
+from audiosearch.cli.progress import IndexProgress
+from audiosearch.errors import printable
 
 if TYPE_CHECKING:
-    pass
+    from audiosearch.api import IndexSummary
 
 __all__ = ["command"]
 
