@@ -1,0 +1,153 @@
+"""The application factory: routes, checks, and error pages in one piece."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Flask, Response, jsonify, make_response, render_template, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as BaseResponse
+
+from audiosearch.errors import AudioSearchError, InvalidArgumentError
+from audiosearch.server import media, pages, present, security
+from audiosearch.server.resources import static_folder, template_folder
+from audiosearch.server.state import State
+
+if TYPE_CHECKING:
+    from audiosearch.library import Library
+
+__all__ = ["UPLOAD_LIMIT", "create_app", "fetch_page"]
+
+UPLOAD_LIMIT = 200 * 10**6
+"""The largest file that may be given as an example, in bytes."""
+
+_KEPT_SECONDS = 365 * 24 * 3600
+
+
+def create_app(
+    library: Library,
+    *,
+    token: str | None = None,
+    host: str | None = None,
+    upload_limit: int = UPLOAD_LIMIT,
+) -> Flask:
+    """Return the web application on one open library.
+
+    Parameters
+    ----------
+    library : Library
+        Open for reading; the application never closes it.
+    token : str, optional
+        What a client must know. Without it the application answers only to requests for this
+        machine's own address.
+    host : str, optional
+        The name that the server is bound to, where it is not an address.
+    upload_limit : int
+        The largest example file, in bytes.
+
+    Returns
+    -------
+    flask.Flask
+
+    Raises
+    ------
+    InvalidArgumentError
+        When the token is empty.
+    ServerError
+        When the installation lacks the pages.
+    """
+    if token is not None and not token.strip():
+        raise InvalidArgumentError("The token is empty. Leave it out, or give a long random text.")
+    app = Flask(
+        "audiosearch.server",
+        template_folder=str(template_folder()),
+        static_folder=str(static_folder()),
+    )
+    # The multipart framing around the file comes on top of it.
+    app.config["MAX_CONTENT_LENGTH"] = upload_limit + 64 * 1024
+    app.config["UPLOAD_LIMIT"] = upload_limit
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.jinja_env.trim_blocks = True
+    app.jinja_env.lstrip_blocks = True
+    State(library).attach(app)
+    present.register(app)
+    security.protect(app, token=token.strip() if token else None, host=host)
+    app.register_blueprint(pages.blueprint)
+    app.register_blueprint(media.blueprint)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(AudioSearchError, _own_error)
+    app.after_request(_cache)
+    return app
+
+
+def fetch_page(library: Library, path: str) -> tuple[int, dict[str, str], str]:
+    """Answer one GET request without a server.
+
+    Parameters
+    ----------
+    library : Library
+        As for `create_app`.
+    path : str
+        Path and query string, for example ``/search.json?q=Car``.
+
+    Returns
+    -------
+    status : int
+    headers : dict of str to str
+    body : str
+        Decoded as UTF-8; what is not text is shown by replacement characters.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When `path` does not start with a slash.
+    """
+    if not path.startswith("/") or path.startswith("//"):
+        raise InvalidArgumentError(f"A page starts with a slash, as in /search.json?q=Car: {path}")
+    with create_app(library).test_client() as client:
+        response = client.get(path)
+        body = response.get_data().decode("utf-8", "replace")
+        return response.status_code, dict(response.headers), body
+
+
+def _http_error(error: HTTPException) -> BaseResponse:
+    """Show an HTTP error as a page in the same design, or as JSON for the ``.json`` twins."""
+    if error.code is None or error.code < 400:
+        return error.get_response()
+    message = error.description or error.name
+    if error.code == 404 and message == type(error).description:
+        message = "There is no such page here."
+    elif error.code == 413:
+        message = pages.too_large()
+    elif error.code == 500:
+        message = "Something went wrong inside audiosearch. The server's terminal says what."
+    response = _error_page(error.code, message)
+    for name, value in error.get_headers():
+        if name.lower() in ("allow", "content-range", "retry-after"):
+            response.headers[name] = value
+    if error.code == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="audiosearch"'
+    return response
+
+
+def _own_error(error: AudioSearchError) -> BaseResponse:
+    """Show an error of the library: its message is written for people."""
+    return _error_page(503, str(error))
+
+
+def _error_page(status: int, message: str) -> Response:
+    if pages.wants_json():
+        return make_response(jsonify(error=message, status=status), status)
+    if status == 401:
+        target = request.full_path.rstrip("?") if request.method == "GET" else "/"
+        return make_response(render_template("sign_in.html", next=target, wrong=False), status)
+    return make_response(render_template("error.html", status=status, message=message), status)
+
+
+def _cache(response: Response) -> Response:
+    """Let browsers keep static files for good (their URL changes with them), and pages not."""
+    if request.endpoint == "static" and "v" in request.args and response.status_code == 200:
+        response.headers["Cache-Control"] = f"public, max-age={_KEPT_SECONDS}, immutable"
+    else:
+        response.headers.setdefault("Cache-Control", "private, no-cache")
+    return response

@@ -1,0 +1,104 @@
+"""Search by an uploaded file: keep it for one request only, tag it, find its nearest clips."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING
+
+from werkzeug.datastructures import FileStorage
+
+from audiosearch.errors import AudioSearchError, printable
+from audiosearch.library.hits import SearchResult
+from audiosearch.storage import storage_errors
+
+if TYPE_CHECKING:
+    from audiosearch.api import TagResult
+    from audiosearch.library import Library
+
+__all__ = ["TooManyUploadsError", "analyze", "received", "shown_name"]
+
+_LONGEST_NAME = 120
+
+
+class TooManyUploadsError(AudioSearchError):
+    """As many uploads as the server takes at once are being analysed."""
+
+
+@contextlib.contextmanager
+def received(upload: FileStorage, slots: threading.BoundedSemaphore) -> Iterator[Path]:
+    """Yield the path of a temporary copy of an upload, deleted in every case.
+
+    Parameters
+    ----------
+    upload : FileStorage
+        What the client sent.
+    slots : BoundedSemaphore
+        One slot is held meanwhile: a few analyses at once fill the processor, and threads must be
+        left for searching.
+
+    Raises
+    ------
+    TooManyUploadsError
+        When no slot is free.
+    StorageError
+        When the disk is full.
+    """
+    if not slots.acquire(blocking=False):
+        raise TooManyUploadsError("Too many files are being analysed at the moment.")
+    try:
+        with tempfile.TemporaryDirectory(prefix="audiosearch-") as folder:
+            # The ending tells decoders the format; nothing else of the client's name is used.
+            ending = re.search(r"\.[A-Za-z0-9]{1,8}$", upload.filename or "")
+            path = Path(folder, "example" + (ending[0].lower() if ending else ""))
+            with storage_errors(path):
+                upload.save(path)
+            yield path
+    finally:
+        slots.release()
+
+
+def analyze(
+    library: Library, path: Path, *, name: str, limit: int
+) -> tuple[TagResult, SearchResult]:
+    """Tag a file and find the clips of the library that sound like it.
+
+    Parameters
+    ----------
+    library : Library
+        Where to look.
+    path : Path
+        The file.
+    name : str
+        What the client calls it; the result shows this and not `path`.
+    limit : int
+        How many clips to find.
+
+    Returns
+    -------
+    tags : TagResult
+        The five best classes of the file.
+    nearest : SearchResult
+        The nearest clips, best first.
+
+    Raises
+    ------
+    AudioError
+        When the file cannot be decoded.
+    """
+    from audiosearch import api
+
+    tags = api.tag(path, top=5)
+    nearest = library.similar(path, limit=limit)
+    return dataclasses.replace(tags, path=shown_name(name)), nearest
+
+
+def shown_name(name: str) -> str:
+    """Return the last part of a client's file name, at a length that fits a page."""
+    last = printable(PureWindowsPath(name).name) or "example"
+    return last if len(last) <= _LONGEST_NAME else last[: _LONGEST_NAME - 1] + "…"

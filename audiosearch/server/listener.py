@@ -1,0 +1,161 @@
+"""Listening: one address, one port, the application's own threads, and a clean end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import signal
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from audiosearch.errors import InvalidArgumentError, ServerError
+from audiosearch.server.app import UPLOAD_LIMIT, create_app
+from audiosearch.server.security import is_loopback
+
+if TYPE_CHECKING:
+    from audiosearch.library import Library
+
+__all__ = ["is_loopback", "serve"]
+
+_THREADS = 8
+_LARGEST_PORT = 65_535
+# Flask refuses a file beyond the limit with a page that says so, but the page reaches a browser
+# only when the browser could finish sending. What is larger than this is cut off at once.
+_LARGEST_BODY = 4 * UPLOAD_LIMIT
+
+
+def serve(
+    library: Library,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8484,
+    token: str | None = None,
+    open_browser: bool = False,
+    announce: Callable[[str], object] = lambda url: None,
+) -> None:
+    """Serve the web app on `library` until Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    library : Library
+        An open library.
+    host : str
+        Address or name to bind. Anything but this machine's own loopback needs a token.
+    port : int
+        0 takes any free port.
+    token : str, optional
+        What a client must know; see `audiosearch.server.security`.
+    open_browser : bool
+        Open the page in the user's browser, signed in.
+    announce : callable
+        Called once with the URL when the server listens, before it answers requests.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When the port or the token cannot be.
+    ServerError
+        When the port is taken, the address is not this machine's, or `host` needs a token.
+    """
+    if not 0 <= port <= _LARGEST_PORT:
+        raise InvalidArgumentError(f"A port is a number from 0 to {_LARGEST_PORT}: {port}")
+    if not is_loopback(host) and not token:
+        raise ServerError(
+            f"Serving on {host} lets other machines in, so it needs a token. "
+            "Set AUDIOSEARCH_TOKEN to a long random text, or serve on 127.0.0.1."
+        )
+    import waitress
+
+    app = create_app(library, token=token, host=host)
+    address = _resolve(host)
+    try:
+        server = waitress.create_server(
+            app,
+            host=address,
+            port=port,
+            threads=_THREADS,
+            ident=None,
+            clear_untrusted_proxy_headers=True,
+            max_request_body_size=_LARGEST_BODY,
+        )
+    except OSError as error:
+        raise _cannot_listen(error, host, port) from error
+    url = _url(host, server.effective_port)
+    with _terminated_as_interrupt():
+        try:
+            announce(url)
+            if open_browser:
+                webbrowser.open(url + (f"?{urlencode({'token': token})}" if token else ""))
+            server.run()
+        except KeyboardInterrupt:
+            # It came before the server's own loop, which ends at Ctrl-C by itself.
+            pass
+        finally:
+            server.close()
+
+
+def _resolve(host: str) -> str:
+    """Return one address of `host`, IPv4 where there is one: a name may have several."""
+    if not host:
+        raise InvalidArgumentError("The host is empty. Use 127.0.0.1, or 0.0.0.0 with a token.")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ServerError(
+            f"No address is known for the host '{host}'. Use an address of this machine, "
+            "as in --host 127.0.0.1."
+        ) from error
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return str(found[0][4][0])
+
+
+def _cannot_listen(error: OSError, host: str, port: int) -> ServerError:
+    """Return the error for a port that could not be bound, with what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return ServerError(
+            f"Port {port} of {host} is in use by another program. Choose another with --port, "
+            "or --port 0 for any free one."
+        )
+    if error.errno == errno.EACCES:
+        return ServerError(
+            f"Port {port} may be used by the administrator only. Choose one above 1023 with --port."
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return ServerError(
+            f"{host} is not an address of this machine. Use --host 127.0.0.1, or --host 0.0.0.0 "
+            "for all its addresses."
+        )
+    return ServerError(f"The server cannot listen on {host}:{port}: {error.strerror or error}.")
+
+
+def _url(host: str, port: int) -> str:
+    """Return the address to open: "every address" is this machine for its own browser."""
+    name = host.strip("[]")
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
+    return f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    """Make SIGTERM end the server as Ctrl-C does.
+
+    The first process of a container ignores a SIGTERM that nobody handles. Only the main thread
+    may set a handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,238 @@
+"""The pages and their JSON twins: search, similar sounds, one clip, an example, the library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    current_app,
+    jsonify,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    send_from_directory,
+    url_for,
+)
+from werkzeug.wrappers import Response as BaseResponse
+
+from audiosearch.errors import AudioError, QueryError
+from audiosearch.library.hits import SearchResult
+from audiosearch.server import examples
+from audiosearch.server.state import (
+    ID,
+    PAGE_LIMIT,
+    library_of,
+    no_such,
+    state_of,
+    whole_number,
+)
+
+__all__ = ["blueprint", "too_large", "wants_json"]
+
+blueprint = Blueprint("pages", __name__)
+
+_LONGEST_QUERY = 500
+_FARTHEST_OFFSET = 1_000_000_000
+_MOST_HITS = 100
+
+
+def wants_json() -> bool:
+    """Tell whether the answer should be JSON: by the URL's ending, else by the Accept header."""
+    if request.path.endswith((".json", "/health")):
+        return True
+    accepted = request.accept_mimetypes
+    return accepted["application/json"] > accepted["text/html"]
+
+
+def too_large() -> str:
+    """Return the sentence about a file beyond the limit."""
+    megabytes = current_app.config["UPLOAD_LIMIT"] / 1e6
+    return (
+        f"The file is larger than {megabytes:g} MB, the most that can be uploaded. "
+        "Give a shorter piece of it, or index it: audiosearch index FOLDER."
+    )
+
+
+@blueprint.get("/")
+def search() -> BaseResponse:
+    """Search by keyword; the front page without a query."""
+    query = request.args.get("q", "").strip()
+    if not query:
+        library = library_of(current_app)
+        page = render_template("home.html", info=library.info(), shipped=library.shipped)
+        return make_response(page)
+    offset, limit = _window()
+    try:
+        result = _search(query, offset=offset, limit=limit)
+    except QueryError as error:
+        page = render_template("query_error.html", query=query, error=error)
+        return make_response(page, 400)
+    page = render_template(
+        "results.html",
+        query=query,
+        result=result,
+        empty=not result.total and not library_of(current_app).info().clips,
+        twin=_twin("pages.search_json", q=query),
+        **_neighbours("pages.search", result, q=query),
+    )
+    return make_response(page)
+
+
+@blueprint.get("/search.json")
+def search_json() -> BaseResponse:
+    """Search by keyword, as JSON."""
+    query = request.args.get("q", "").strip()
+    if not query:
+        abort(400, "Give a query, as in /search.json?q=Car.")
+    offset, limit = _window()
+    try:
+        return jsonify(_search(query, offset=offset, limit=limit).to_dict())
+    except QueryError as error:
+        return make_response(
+            jsonify(
+                error=str(error),
+                status=400,
+                query=query,
+                position=error.position,
+                suggestions=list(error.suggestions),
+            ),
+            400,
+        )
+
+
+@blueprint.get(f"/similar/<{ID}:clip_id>")
+def similar(clip_id: int) -> BaseResponse:
+    """List the clips that sound most like one of the library."""
+    offset, limit = _window()
+    with no_such("clip", clip_id):
+        library = library_of(current_app)
+        example = library.clip(clip_id)
+        result = library.similar(clip_id, limit=limit, offset=offset)
+    page = render_template(
+        "similar.html",
+        example=example,
+        result=result,
+        twin=_twin("pages.similar_json", clip_id=clip_id),
+        **_neighbours("pages.similar", result, clip_id=clip_id),
+    )
+    return make_response(page)
+
+
+@blueprint.get(f"/similar/<{ID}:clip_id>.json")
+def similar_json(clip_id: int) -> BaseResponse:
+    """List the clips that sound most like one of the library, as JSON."""
+    offset, limit = _window()
+    with no_such("clip", clip_id):
+        result = library_of(current_app).similar(clip_id, limit=limit, offset=offset)
+    return jsonify(result.to_dict())
+
+
+@blueprint.get(f"/clip/<{ID}:clip_id>")
+def clip(clip_id: int) -> BaseResponse:
+    """Show one clip: its tags, its true labels where they are known, and its sound."""
+    with no_such("clip", clip_id):
+        found = library_of(current_app).clip(clip_id)
+    twin = url_for("pages.clip_json", clip_id=clip_id)
+    return make_response(render_template("clip.html", clip=found, twin=twin))
+
+
+@blueprint.get(f"/clip/<{ID}:clip_id>.json")
+def clip_json(clip_id: int) -> BaseResponse:
+    """Show one clip, as JSON."""
+    with no_such("clip", clip_id):
+        return jsonify(library_of(current_app).clip(clip_id).to_dict())
+
+
+@blueprint.get("/examples")
+def examples_start() -> BaseResponse:
+    """Send a reload of an example's page to the front page: nothing of the upload was kept."""
+    return redirect(url_for("pages.search"), 303)
+
+
+@blueprint.post("/examples")
+@blueprint.post("/examples.json", endpoint="example_json")
+def example() -> BaseResponse:
+    """Tag an uploaded file and list its nearest clips; the file is deleted with the answer."""
+    upload = request.files.get("file")
+    if upload is None or not upload.filename:
+        abort(400, "No file came with the request. Choose a sound file first.")
+    try:
+        with examples.received(upload, state_of(current_app).uploads) as path:
+            tags, result = examples.analyze(
+                library_of(current_app), path, name=upload.filename, limit=PAGE_LIMIT
+            )
+    except examples.TooManyUploadsError:
+        response = _refusal(503, "Too many files are being analysed at the moment. Try again soon.")
+        response.headers["Retry-After"] = "5"
+        return response
+    except AudioError as error:
+        return _refusal(422, f"{examples.shown_name(upload.filename)}: {error.reason}")
+    if wants_json():
+        return jsonify({**result.to_dict(), "example": tags.to_dict()})
+    return make_response(render_template("example.html", example=tags, result=result))
+
+
+@blueprint.get("/about")
+def about() -> BaseResponse:
+    """Say what is in the library, which versions made it, and what was skipped."""
+    library = library_of(current_app)
+    return make_response(
+        render_template(
+            "about.html", info=library.info(), shipped=library.shipped, skipped=library.skipped()
+        )
+    )
+
+
+@blueprint.get("/health")
+def health() -> BaseResponse:
+    """Say that the server answers; open to all, so it tells nothing about the library."""
+    return jsonify(status="ok")
+
+
+@blueprint.get("/favicon.ico")
+def favicon() -> Response:
+    """Send the icon to browsers that ask for it by its old name."""
+    folder = current_app.static_folder or ""
+    return send_from_directory(folder, "favicon.svg", mimetype="image/svg+xml", max_age=86_400)
+
+
+def _search(query: str, *, offset: int, limit: int) -> SearchResult:
+    if len(query) > _LONGEST_QUERY:
+        abort(400, f"A query may have {_LONGEST_QUERY} characters; this one has {len(query):,}.")
+    return library_of(current_app).search(query, limit=limit, offset=offset)
+
+
+def _window() -> tuple[int, int]:
+    """Return (offset, limit) of the URL."""
+    offset = whole_number("offset", 0, smallest=0, largest=_FARTHEST_OFFSET)
+    limit = whole_number("limit", PAGE_LIMIT, smallest=1, largest=_MOST_HITS)
+    return offset, limit
+
+
+def _twin(endpoint: str, **values: Any) -> str:
+    """Return the URL of this page as JSON, with the same window."""
+    window = {name: request.args[name] for name in ("offset", "limit") if name in request.args}
+    return url_for(endpoint, **values, **window)
+
+
+def _neighbours(endpoint: str, result: SearchResult, **values: Any) -> dict[str, str | None]:
+    """Return the URLs of the pages before and after this one, None where there is none."""
+    if result.limit != PAGE_LIMIT:
+        values["limit"] = result.limit
+    before = after = None
+    if result.offset > 0:
+        offset = max(0, result.offset - result.limit)
+        before = url_for(endpoint, **values, offset=offset or None)
+    if result.offset + len(result.hits) < result.total and result.hits:
+        after = url_for(endpoint, **values, offset=result.offset + result.limit)
+    return {"before": before, "after": after}
+
+
+def _refusal(status: int, message: str) -> Response:
+    if wants_json():
+        return make_response(jsonify(error=message, status=status), status)
+    return make_response(render_template("error.html", status=status, message=message), status)

@@ -1,0 +1,132 @@
+"""How a hit is shown: names, times, scores, links, and which player plays it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from flask import Flask, url_for
+
+from audiosearch.errors import printable
+from audiosearch.library.hits import Clip, Hit, Moment
+from audiosearch.server.resources import asset_version
+
+__all__ = ["MIME_TYPES", "Player", "clock", "player", "query_of", "register"]
+
+MIME_TYPES = {
+    ".aac": "audio/aac",
+    ".flac": "audio/flac",
+    ".m4a": "audio/mp4",
+    ".mp3": "audio/mpeg",
+    ".mp4": "video/mp4",
+    ".oga": "audio/ogg",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".wav": "audio/wav",
+    ".wave": "audio/wav",
+    ".webm": "video/webm",
+}
+"""Media types of the file endings that browsers play; the others are rendered as WAV."""
+
+_YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+
+
+@dataclass(frozen=True)
+class Player:
+    """What plays a clip.
+
+    Attributes
+    ----------
+    kind : str
+        ``"youtube"``, ``"audio"``, or ``"none"`` where there is no sound to play.
+    src : str
+        The URL to frame or to play, from the clip's start to its end.
+    link : str
+        YouTube: the plain page of the video, at the clip's start.
+    fallback : str
+        Audio: the clip as WAV, for a browser that cannot play the file.
+    """
+
+    kind: str
+    src: str = ""
+    link: str = ""
+    fallback: str = ""
+
+
+def register(app: Flask) -> None:
+    """Make the functions of this module known to the templates of `app`."""
+    app.jinja_env.filters.update(
+        clock=clock,
+        score=lambda value: f"{value:.2f}",
+        number=lambda value: f"{value:,}",
+        hours=hours,
+        printable=printable,
+        recording_name=recording_name,
+        recording_folder=recording_folder,
+        query=query_of,
+    )
+    app.jinja_env.globals.update(player=player, asset=asset)
+
+
+def asset(name: str) -> str:
+    """Return the URL of a static file, which changes with its content."""
+    return url_for("static", filename=name, v=asset_version(name))
+
+
+def clock(seconds: float) -> str:
+    """Return a time as people write it: 0:30, 0:09.6, 1:02:03."""
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hour, minute = divmod(minutes, 60)
+    second = f"{rest // 10:02d}" + (f".{rest % 10}" if rest % 10 else "")
+    return f"{hour}:{minute:02d}:{second}" if hour else f"{minute}:{second}"
+
+
+def hours(seconds: float) -> str:
+    """Return a length in the unit that suits it: 42 seconds, 12 minutes, 27.1 hours."""
+    for size, unit in ((3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            text = f"{seconds / size:,.1f}".removesuffix(".0")
+            return f"{text} {unit}" + ("" if text == "1" else "s")
+    return f"{seconds:.0f} second" + ("" if round(seconds) == 1 else "s")
+
+
+def recording_name(item: Hit | Clip) -> str:
+    """Return the file's name, or the video's id."""
+    name = PurePath(item.recording).name if item.source == "file" else item.recording
+    return printable(name or item.recording)
+
+
+def recording_folder(item: Hit | Clip) -> str:
+    """Return the folder of the file, or an empty text for a video."""
+    if item.source != "file":
+        return ""
+    folder = str(PurePath(item.recording).parent)
+    return "" if folder == "." else printable(folder)
+
+
+def query_of(label: str) -> str:
+    """Return the query that finds one class: its name, in quotes where it is not one word."""
+    return label if re.fullmatch(r"\w+", label) else f'"{label}"'
+
+
+def player(item: Hit | Clip, moment: Moment | None = None) -> Player:
+    """Return what plays a hit or a clip, or another moment of its recording."""
+    at = moment or item
+    if item.source != "file":
+        if not _YOUTUBE_ID.fullmatch(item.recording):
+            return Player("none")
+        start, end = math.floor(at.start), math.ceil(at.end)
+        return Player(
+            "youtube",
+            src=f"https://www.youtube-nocookie.com/embed/{item.recording}"
+            f"?start={start}&end={end}&autoplay=1",
+            link=f"https://www.youtube.com/watch?v={item.recording}&t={start}s",
+        )
+    rendered = url_for("media.clip_audio", clip_id=at.clip)
+    if PurePath(item.recording).suffix.lower() not in MIME_TYPES:
+        return Player("audio", src=rendered, fallback=rendered)
+    whole = url_for("media.recording_audio", recording_id=item.recording_id)
+    return Player("audio", src=f"{whole}#t={at.start:g},{at.end:g}", fallback=rendered)

@@ -1,0 +1,77 @@
+"""What every request of one application shares, and the small helpers of its routes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flask import Flask, abort, request
+
+from audiosearch.errors import LibraryError
+
+if TYPE_CHECKING:
+    from audiosearch.library import Library
+
+__all__ = ["ID", "PAGE_LIMIT", "State", "library_of", "no_such", "state_of", "whole_number"]
+
+ID = "int(max=9223372036854775807)"
+"""The URL converter of ids: SQLite's integers end there, and what is larger cannot exist."""
+
+PAGE_LIMIT = 20
+"""How many hits a page shows unless the URL says otherwise."""
+
+_EXTENSION = "audiosearch"
+_UPLOADS_AT_ONCE = 4
+
+
+@dataclass
+class State:
+    """What every request shares: the library, and how many uploads are being analysed."""
+
+    library: Library
+    uploads: threading.BoundedSemaphore = field(
+        default_factory=lambda: threading.BoundedSemaphore(_UPLOADS_AT_ONCE)
+    )
+
+    def attach(self, app: Flask) -> None:
+        """Make this the state of `app`."""
+        app.extensions[_EXTENSION] = self
+
+
+def state_of(app: Flask) -> State:
+    """Return the state of `app`."""
+    state: State = app.extensions[_EXTENSION]
+    return state
+
+
+def library_of(app: Flask) -> Library:
+    """Return the library that `app` shows."""
+    return state_of(app).library
+
+
+@contextlib.contextmanager
+def no_such(what: str, number: int) -> Iterator[None]:
+    """Answer 404 where the library says that it has no such clip or recording.
+
+    Errors of the library itself (damaged, busy, made by another version) have classes of their
+    own and pass through.
+    """
+    try:
+        yield
+    except LibraryError as error:
+        if type(error) is not LibraryError:
+            raise
+        abort(404, str(error) or f"There is no {what} {number} in this library.")
+
+
+def whole_number(name: str, default: int, *, smallest: int, largest: int) -> int:
+    """Return a whole number of the query string, or answer 400 saying what is allowed."""
+    text = request.args.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and smallest <= int(text[:20]) <= largest):
+        abort(400, f"'{name}' must be a whole number from {smallest:,} to {largest:,}.")
+    return int(text)
