@@ -20,7 +20,7 @@ from typing import Any
 from audiosearch.errors import ModelError, printable
 from audiosearch.storage import read_json, resource_path, sha256_file
 
-__all__ = ["BundledModel", "bundled_model"]
+__all__ = ["BundledModel", "bundled_model", "read_model"]
 
 _FORMAT_VERSION = 1
 _REINSTALL = 'Install audiosearch again: pip install --force-reinstall "audiosearch"'
@@ -65,11 +65,20 @@ def bundled_model(name: str) -> BundledModel:
     ModelError
         When there is no such model, or a file of it is missing, unreadable or damaged.
     """
-    return _verified(resource_path("audiosearch.data"), name)
+    return read_model(resource_path("audiosearch.data"), name, remedy=_REINSTALL)
 
 
 @functools.cache
-def _verified(folder: Path, name: str) -> BundledModel:
+def read_model(folder: Path, name: str, *, remedy: str) -> BundledModel:
+    """Return the model `name` of a folder; `remedy` ends each error's message.
+
+    The checksum is computed once in the life of a process.
+
+    Raises
+    ------
+    ModelError
+        When there is no such model, or a file of it is missing, unreadable or damaged.
+    """
     known = sorted(path.stem for path in folder.glob("*.onnx"))
     if not name or name != Path(name).name:
         raise ModelError(f"{printable(name)!r} is not a model's name. Installed: {_list(known)}.")
@@ -77,22 +86,22 @@ def _verified(folder: Path, name: str) -> BundledModel:
     description = folder / f"{name}.json"
     if not weights.is_file() and not description.is_file():
         raise ModelError(
-            f"There is no model '{printable(name)}'. Installed: {_list(known)}. {_REINSTALL}"
+            f"There is no model '{printable(name)}'. Installed: {_list(known)}. {remedy}"
         )
     for path in (weights, description):
         if not path.is_file():
-            raise ModelError(f"{printable(str(path))} is missing. {_REINSTALL}")
+            raise ModelError(f"{printable(str(path))} is missing. {remedy}")
     try:
         manifest = read_json(description)
         version, expected = int(manifest["format_version"]), str(manifest["sha256"]).lower()
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(
-            f"{printable(str(description))} is not a readable manifest. {_REINSTALL}"
+            f"{printable(str(description))} is not a readable manifest. {remedy}"
         ) from error
     if version > _FORMAT_VERSION:
         raise ModelError(
             f"{printable(str(description))} has format {version}; this version of audiosearch "
-            f"reads {_FORMAT_VERSION}. {_REINSTALL}"
+            f"reads {_FORMAT_VERSION}. {remedy}"
         )
     try:
         found = sha256_file(weights)
@@ -103,7 +112,7 @@ def _verified(folder: Path, name: str) -> BundledModel:
     if found != expected:
         raise ModelError(
             f"{printable(str(weights))} is damaged: its SHA-256 is {found}, not {expected}. "
-            f"{_REINSTALL}"
+            f"{remedy}"
         )
     return BundledModel(name=name, path=weights, manifest=MappingProxyType(manifest))
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from audiosearch.classifier.scorer import CLASSIFIER_FORMAT, EMBEDDING_SPACE
 from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES
+from audiosearch.embedders.base import SPACE
 from audiosearch.errors import MissingDependencyError
 from audiosearch.storage import atomic_path, sha256_file, write_json
 
@@ -76,21 +76,16 @@ def export_classifier(
     with atomic_path(target) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
     manifest = {
-        "format": CLASSIFIER_FORMAT,
+        "format_version": 1,
         "name": name,
         "sha256": sha256_file(target),
-        "space": EMBEDDING_SPACE,
-        "classes": len_classes(network),
+        "space": SPACE,
+        "classes": int(network.output_shape[-1]),
         "weights": "float16" if half else "float32",
         **facts,
     }
     write_json(Path(folder) / "classifier.json", manifest)
     return target
-
-
-def len_classes(network: Any) -> int:
-    """Return how many classes a network scores."""
-    return int(network.output_shape[-1])
 
 
 def _rename(graph: Any, inputs: list[str], outputs: list[str]) -> None:

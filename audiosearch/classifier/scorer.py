@@ -15,15 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, frame_mask
+from audiosearch.embedders.base import SPACE
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
 from audiosearch.labels import CLASS_COUNT
-from typing import Any as bundled_model
-from audiosearch.storage import read_json, sha256_file
+from audiosearch.models import BundledModel, bundled_model, read_model
 
-__all__ = ["CLASSIFIER_FORMAT", "Scorer", "clip_frames", "load_scorer"]
+__all__ = ["Scorer", "clip_frames", "load_scorer"]
 
-CLASSIFIER_FORMAT = 1
-EMBEDDING_SPACE = "audioset-vggish"
 BATCH = 32
 
 
@@ -32,11 +30,9 @@ class Scorer:
 
     Parameters
     ----------
-    model : path-like
+    model : BundledModel
         The ONNX file: inputs ``frames``, float32 (n, 10, 128), and ``mask``, float32 (n, 10);
         output ``scores``, float32 (n, 527).
-    manifest : dict
-        What the classifier's JSON file says.
     threads : int, optional
         How many threads a batch may use; all cores where None.
 
@@ -48,19 +44,13 @@ class Scorer:
         SHA-256 of the ONNX file.
     """
 
-    def __init__(
-        self,
-        model: str | os.PathLike[str],
-        manifest: dict[str, Any],
-        *,
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, model: BundledModel, *, threads: int | None = None) -> None:
         import onnxruntime
 
         if threads is not None and threads < 1:
             raise InvalidArgumentError(f"threads must be at least 1, not {threads}.")
-        self.name = str(manifest["name"])
-        self.weights_hash = str(manifest["sha256"])
+        self.name = str(model.manifest.get("name", model.name))
+        self.weights_hash = model.sha256
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
@@ -69,11 +59,11 @@ class Scorer:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
-                os.fspath(model), options, providers=["CPUExecutionProvider"]
+                os.fspath(model.path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises classes of its own C extension
             raise ModelError(
-                f"{printable(os.fspath(model))} cannot be loaded as a classifier: {error}"
+                f"{printable(os.fspath(model.path))} cannot be loaded as a classifier: {error}"
             ) from error
 
     def score(
@@ -178,37 +168,15 @@ def load_scorer(
         When the files are missing, damaged, or made for other classes or another embedding space.
     """
     if folder is None:
-        bundled = bundled_model("classifier")
-        return Scorer(bundled.path, _checked(bundled.manifest, bundled.path), threads=threads)
-    model = Path(folder) / "classifier.onnx"
-    name = printable(os.fspath(folder))
-    try:
-        manifest = read_json(Path(folder) / "classifier.json")
-    except (OSError, ValueError) as error:
+        model = bundled_model("classifier")
+    else:
+        remedy = "Name the folder that `audiosearch train --out` wrote."
+        model = read_model(Path(folder), "classifier", remedy=remedy)
+    manifest = model.manifest
+    if manifest.get("space") != SPACE or manifest.get("classes") != CLASS_COUNT:
         raise ModelError(
-            f"{name} holds no classifier: classifier.json is missing or unreadable. "
-            "Give the folder that `audiosearch train --out` wrote."
-        ) from error
-    _checked(manifest, model)
-    if not model.is_file() or sha256_file(model) != manifest["sha256"]:
-        raise ModelError(
-            f"{name}: classifier.onnx is missing or is not the file that classifier.json "
-            "describes. Copy the whole folder again, or train again."
+            f"{printable(os.fspath(model.path))}: made for the embedding space "
+            f"{manifest.get('space')!r} and {manifest.get('classes')} classes; needed are {SPACE!r} "
+            f"and {CLASS_COUNT}."
         )
-    return Scorer(model, manifest, threads=threads)
-
-
-def _checked(manifest: Any, model: Path) -> dict[str, Any]:
-    """Return a classifier's manifest, or refuse one that this version cannot use."""
-    name = printable(os.fspath(model))
-    if not isinstance(manifest, dict) or manifest.get("format") != CLASSIFIER_FORMAT:
-        raise ModelError(
-            f"{name}: its manifest is not of format {CLASSIFIER_FORMAT}, which this version reads. "
-            "Update audiosearch, or train the classifier again."
-        )
-    if manifest.get("space") != EMBEDDING_SPACE or manifest.get("classes") != CLASS_COUNT:
-        raise ModelError(
-            f"{name}: made for the embedding space {manifest.get('space')!r} and "
-            f"{manifest.get('classes')} classes; needed are {EMBEDDING_SPACE!r} and {CLASS_COUNT}."
-        )
-    return manifest
+    return Scorer(model, threads=threads)
