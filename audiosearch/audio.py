@@ -19,7 +19,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from audiosearch.errors import (
     AudioNotFoundError,
     EmptyAudioError,
     InvalidArgumentError,
+    printable,
 )
 
 __all__ = ["AUDIO_EXTENSIONS", "SAMPLE_RATE", "find_audio", "load", "stream"]
@@ -67,6 +68,8 @@ _SEEK_BEYOND = 10.0
 _PREROLL = 0.5
 # Packets in a row that give nothing before a decoder is taken to be lost.
 _BAD_PACKETS = 1000
+# Sample formats that PyAV gives as arrays, interleaved or (with a p) planar.
+_NUMPY_FORMATS = frozenset(["u8", "s16", "s32", "flt", "dbl"])
 _MPEG_EXTENSIONS = (".mp1", ".mp2", ".mp3", ".mpa")
 
 
@@ -382,6 +385,22 @@ class _SeekFailedError(Exception):
     """The container cannot seek there; decode from the start instead."""
 
 
+class _Source:
+    """What PyAV reads from; PyAV prints the traceback of an exception in a seek, so none leaves."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.name = name  # its extension helps FFmpeg to tell formats apart
+        self.read = file.read
+        self.tell = file.tell
+        self._file = file
+
+    def seek(self, offset: int, whence: int) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):  # a damaged file points outside itself
+            return -1
+
+
 def _libav_blocks(name: str, start: float, end: float | None, *, seek: bool) -> Iterator[_Block]:
     import av
 
@@ -393,7 +412,7 @@ def _libav_blocks(name: str, start: float, end: float | None, *, seek: bool) -> 
         # file from opening other files or the network.
         try:
             container = av.open(
-                file,
+                _Source(file, printable(name)),
                 metadata_errors="replace",
                 buffer_size=1 << 17,
                 options={"protocol_whitelist": "none"},
@@ -403,11 +422,11 @@ def _libav_blocks(name: str, start: float, end: float | None, *, seek: bool) -> 
         with container:
             frames = _libav_frames(container, start, seek=seek)
             clock, count, clock_rate = 0.0, 0, 0
-            for moment, rate, channels_first in frames:
+            for moment, rate, samples in frames:
                 if moment is not None or rate != clock_rate:
                     clock = moment if moment is not None else clock + count / max(clock_rate, 1)
                     count, clock_rate = 0, rate
-                length = channels_first.shape[1]
+                length = len(samples)
                 low = max(0, round((start - clock) * rate) - count)
                 high = length if end is None else round((end - clock) * rate) - count
                 count += length
@@ -419,7 +438,7 @@ def _libav_blocks(name: str, start: float, end: float | None, *, seek: bool) -> 
                     yield pending_rate, np.concatenate(pending)
                     pending, pending_size = [], 0
                 pending_rate = rate
-                pending.append(_downmixed(channels_first[:, low:high].T))
+                pending.append(_downmixed(samples[low:high]))
                 pending_size += pending[-1].size
                 if pending_size >= _block_frames(rate, 1):
                     yield rate, np.concatenate(pending)
@@ -428,10 +447,12 @@ def _libav_blocks(name: str, start: float, end: float | None, *, seek: bool) -> 
                 yield pending_rate, np.concatenate(pending)
 
 
-def _libav_frames(
-    container: Any, start: float, *, seek: bool
-) -> Iterator[tuple[float | None, int, np.ndarray]]:
-    """Decoded frames: time of a first frame in seconds (else None), rate, (channels, n) float32.
+_Decoded = tuple[float | None, int, np.ndarray]
+"""Time in seconds by the container's clock, rate in hertz, samples (n, channels) float32."""
+
+
+def _libav_frames(container: Any, start: float, *, seek: bool) -> Iterator[_Decoded]:
+    """Decoded frames; only the first has a time, which counts from the first sample of the file.
 
     Damaged packets are skipped. Raises `_RefusedError` when nothing at all can be decoded.
     """
@@ -444,39 +465,31 @@ def _libav_frames(
     first = next(frames, None)
     if first is None:
         raise _RefusedError("FFmpeg: nothing in it can be decoded")
+    moment = 0.0
     if seek:
-        # Time 0 is the first sample heard, whatever the container calls it.
-        begin = None if first.pts is None else first.pts * first.time_base
+        begin = first[0]
         if begin is None:
             raise _SeekFailedError
-        target = int((float(begin) + start - _PREROLL) / track.time_base)
         try:
-            container.seek(target, stream=track)
+            container.seek(int((begin + start - _PREROLL) / track.time_base), stream=track)
         except Exception as error:
             raise _SeekFailedError from error
         frames = _decodable(container, track)
         first = next(frames, None)
         if first is None:
             return  # beyond the end
-        if first.pts is None:
+        if first[0] is None or first[0] - begin > start:
             raise _SeekFailedError
-        moment = float(first.pts * first.time_base - begin)
-        if moment > start:
-            raise _SeekFailedError
-    else:
-        moment = 0.0
-    told: float | None = moment
-    while first is not None:
-        rate = first.sample_rate or track.codec_context.sample_rate or 0
-        _check_rate(rate)
-        yield told, rate, _as_float(first)
-        told = None
-        first = next(frames, None)
+        moment = first[0] - begin
+    yield moment, *first[1:]
+    for _, rate, samples in frames:
+        yield None, rate, samples
 
 
-def _decodable(container: Any, track: Any) -> Iterator[Any]:
+def _decodable(container: Any, track: Any) -> Iterator[_Decoded]:
     """Frames of a track; packets that cannot be decoded are left out."""
     packets = container.demux(track)
+    converters: dict[Any, Any] = {}
     bad = 0
     while bad < _BAD_PACKETS:
         try:
@@ -486,26 +499,43 @@ def _decodable(container: Any, track: Any) -> Iterator[Any]:
         if packet is None:
             return
         try:
-            frames = packet.decode()
+            frames = [_as_float(frame, converters) for frame in packet.decode()]
         except Exception:
             bad += 1
             continue
-        sounding = [frame for frame in frames if getattr(frame, "samples", 0)]
-        bad = 0 if sounding else bad + 1
-        yield from sounding
+        bad = 0 if frames else bad + 1
+        yield from (frame for frame in frames if len(frame[2]))
 
 
-def _as_float(frame: Any) -> np.ndarray:
-    """Samples of a PyAV frame, (channels, n) float32; integers scaled to [-1, 1)."""
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(frame.samples, -1).T
+def _as_float(frame: Any, converters: dict[Any, Any]) -> _Decoded:
+    """Time, rate and samples of a PyAV frame; integers are scaled to [-1, 1)."""
+    moment = None if frame.pts is None else float(frame.pts * frame.time_base)
+    rate, channels = frame.sample_rate, frame.layout.nb_channels
+    _check_rate(rate)
+    # PyAV counts planes up to a null pointer that is not there with 8 channels or more: it would
+    # read memory that is not the frame's. FFmpeg's converter interleaves such frames first.
+    planar = frame.format.is_planar
+    if (planar and channels >= 8) or frame.format.name.rstrip("p") not in _NUMPY_FORMATS:
+        key = (frame.format.name, frame.layout.name, channels, rate)
+        if key not in converters:
+            import av
+
+            converters.clear()  # one at a time, as formats seldom change
+            converters[key] = av.AudioResampler(format="flt", layout=frame.layout, rate=rate)
+        parts = [
+            part.to_ndarray().reshape(-1, channels) for part in converters[key].resample(frame)
+        ]
+        values = np.concatenate(parts) if parts else np.empty((0, channels), dtype=np.float32)
+    else:
+        values = frame.to_ndarray()
+        values = values.T if planar else values.reshape(-1, channels)
     if values.dtype == np.uint8:
-        return (values.astype(np.float32) - 128) / 128
+        return moment, rate, (values.astype(np.float32) - 128) / 128
     if values.dtype.kind == "i":
-        return values.astype(np.float32) * np.float32(2.0 ** (1 - 8 * values.dtype.itemsize))
+        scale = np.float32(2.0 ** (1 - 8 * values.dtype.itemsize))
+        return moment, rate, values.astype(np.float32) * scale
     with np.errstate(over="ignore"):
-        return values.astype(np.float32)
+        return moment, rate, values.astype(np.float32)
 
 
 def _reason(error: Exception) -> str:
