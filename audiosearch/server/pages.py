@@ -22,6 +22,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from audiosearch.errors import AudioError, QueryError
 from audiosearch.library.hits import SearchResult
 from audiosearch.server import examples
+from audiosearch.server.present import marked
 from audiosearch.server.state import (
     ID,
     PAGE_LIMIT,
@@ -69,7 +70,8 @@ def search() -> BaseResponse:
     try:
         result = _search(query, offset=offset, limit=limit)
     except QueryError as error:
-        page = render_template("query_error.html", query=query, error=error)
+        where = marked(query, error.position)
+        page = render_template("query_error.html", query=query, error=error, marked=where)
         return make_response(page, 400)
     page = render_template(
         "results.html",

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from flask import Flask, url_for
 
@@ -13,7 +14,10 @@ from audiosearch.errors import printable
 from audiosearch.library.hits import Clip, Hit, Moment
 from audiosearch.server.resources import asset_version
 
-__all__ = ["MIME_TYPES", "Player", "clock", "player", "query_of", "register"]
+if TYPE_CHECKING:
+    from audiosearch.library import LibraryInfo
+
+__all__ = ["MIME_TYPES", "Player", "clock", "marked", "player", "query_of", "register"]
 
 MIME_TYPES = {
     ".aac": "audio/aac",
@@ -66,6 +70,7 @@ def register(app: Flask) -> None:
         recording_name=recording_name,
         recording_folder=recording_folder,
         query=query_of,
+        facts=facts,
     )
     app.jinja_env.globals.update(player=player, asset=asset)
 
@@ -91,6 +96,33 @@ def hours(seconds: float) -> str:
             text = f"{seconds / size:,.1f}".removesuffix(".0")
             return f"{text} {unit}" + ("" if text == "1" else "s")
     return f"{seconds:.0f} second" + ("" if round(seconds) == 1 else "s")
+
+
+def facts(info: LibraryInfo) -> list[tuple[str, str]]:
+    """Return what is known about a library as pairs of a name and a text."""
+    shown = []
+    for key, value in info.to_dict().items():
+        name = key.replace("_", " ").capitalize()
+        if value is None or isinstance(value, dict | list):
+            continue
+        if key == "seconds":
+            shown.append(("Length", hours(value)))
+        elif key == "bytes":
+            shown.append(("Size", f"{value / 1e6:,.1f} MB"))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            shown.append((name, f"{value:,}"))
+        else:
+            shown.append((name, printable(str(value))))
+    return shown
+
+
+def marked(query: str, position: int | None) -> tuple[str, str, str] | None:
+    """Split a query into what is before, at and after the place of an error."""
+    if position is None or not 0 <= position < len(query):
+        return None
+    word = re.match(r"\S+|\s", query[position:])
+    end = position + (word.end() if word else 1)
+    return query[:position], query[position:end], query[end:]
 
 
 def recording_name(item: Hit | Clip) -> str:

@@ -1,0 +1,144 @@
+"""A library whose answers a test writes itself, for pages that real sounds cannot bring about."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from audiosearch.errors import LibraryError, QueryError
+from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
+
+TAGS = [
+    Tag("Vehicle", "/m/07yv9", 0.97),
+    Tag("Car", "/m/0k4j", 0.93),
+    Tag("Car passing by", "/t/dd00134", 0.71),
+    Tag("Race car, auto racing", "/m/0ltv", 0.333),
+    Tag("Rock and roll", "/m/06by7", 0.08),
+]
+
+
+def video(number: int, *, score: float = 0.9, recording: str | None = None) -> Hit:
+    """A hit in an AudioSet clip, from 0:30 to 0:40."""
+    return Hit(
+        recording=recording or f"-0abcdef{number:03d}",
+        source="audioset",
+        recording_id=number,
+        clip=number,
+        start=30.0,
+        end=40.0,
+        score=score,
+        label="Car",
+        tags=TAGS,
+        labels=["Car", "Traffic noise, roadway noise"],
+    )
+
+
+def sound(number: int, recording: str, *, moments: int = 0, score: float = 0.8) -> Hit:
+    """A hit in a file, from 0:09.6 to 0:19.2."""
+    return Hit(
+        recording=recording,
+        source="file",
+        recording_id=number,
+        clip=number,
+        start=9.6,
+        end=19.2,
+        score=score,
+        label="Car",
+        tags=TAGS,
+        moments=[
+            Moment(1000 + n, 30 + 9.6 * n, 39.6 + 9.6 * n, 0.7 - n / 1000, "Car")
+            for n in range(moments)
+        ],
+    )
+
+
+@dataclass
+class Facts:
+    """What `ScriptedLibrary.info` returns."""
+
+    clips: int
+    recordings: int
+    seconds: float
+    folder: str = "/music/library"
+    bytes: int = 14_200_000
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Skipped:
+    """A file that could not be indexed."""
+
+    path: str
+    reason: str
+
+
+class ScriptedLibrary:
+    """Finds the hits it was made with for every query but two.
+
+    "Carr" is an unknown class; "Zither" is a known one that no clip holds.
+    """
+
+    shipped = False
+    writable = False
+
+    def __init__(self, hits: list[Hit], files: dict[int, Path] | None = None) -> None:
+        self.hits = hits
+        self.files = files or {}
+        self.not_indexed: list[Skipped] = []
+
+    def info(self) -> Facts:
+        return Facts(len(self.hits), len(self.hits), 10.0 * len(self.hits))
+
+    def skipped(self) -> list[Skipped]:
+        return self.not_indexed
+
+    def search(self, query: str, *, limit: int = 20, offset: int = 0) -> SearchResult:
+        if query == "Carr":
+            raise QueryError(
+                "No class is called 'Carr'.",
+                query=query,
+                position=0,
+                suggestions=["Car", "Race car, auto racing"],
+            )
+        hits = [] if query == "Zither" else self.hits
+        return self._page(query, hits, limit, offset)
+
+    def similar(self, example: object, *, limit: int = 20, offset: int = 0) -> SearchResult:
+        if isinstance(example, int):
+            self.clip(example)
+        return self._page(None, self.hits, limit, offset)
+
+    def clip(self, clip_id: int, *, top: int = 5) -> Clip:
+        for hit in self.hits:
+            if hit.clip == clip_id:
+                return Clip(
+                    recording=hit.recording,
+                    source=hit.source,
+                    recording_id=hit.recording_id,
+                    clip=hit.clip,
+                    start=hit.start,
+                    end=hit.end,
+                    duration=None,
+                    tags=hit.tags[:top],
+                    labels=hit.labels,
+                )
+        raise LibraryError(f"There is no clip {clip_id} in this library.")
+
+    def audio_path(self, recording_id: int) -> Path | None:
+        if recording_id not in {hit.recording_id for hit in self.hits}:
+            raise LibraryError(f"There is no recording {recording_id} in this library.")
+        return self.files.get(recording_id)
+
+    @staticmethod
+    def _page(query: str | None, hits: list[Hit], limit: int, offset: int) -> SearchResult:
+        return SearchResult(
+            query=query,
+            total=len(hits),
+            total_clips=sum(1 + len(hit.moments) for hit in hits),
+            offset=offset,
+            limit=limit,
+            hits=hits[offset : offset + limit],
+        )
