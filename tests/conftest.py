@@ -68,7 +68,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 
 @pytest.fixture(scope="session")
-def _sound_master(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sound_master(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import soundfile
 
     folder = tmp_path_factory.mktemp("master") / "sounds"
@@ -96,10 +96,10 @@ def _sound_master(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sound_folder(_sound_master: Path, tmp_path: Path) -> Path:
+def sound_folder(sound_master: Path, tmp_path: Path) -> Path:
     """A folder of small sounds of its own: `GOOD_SOUNDS`, `BAD_SOUNDS` and a text file."""
     folder = tmp_path / "sounds"
-    shutil.copytree(_sound_master, folder)
+    shutil.copytree(sound_master, folder)
     return folder
 
 
@@ -206,3 +206,22 @@ def run_command(
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def library_master(
+    tmp_path_factory: pytest.TempPathFactory, sound_master: Path, packed_h5: Path
+) -> Path:
+    import audiosearch as aus
+
+    folder = tmp_path_factory.mktemp("libraries") / "library"
+    aus.index([sound_master, packed_h5], folder)
+    return folder
+
+
+@pytest.fixture
+def library_folder(library_master: Path, tmp_path: Path) -> Path:
+    """A library of its own: the generated sounds and the packed file's clips."""
+    folder = tmp_path / "library"
+    shutil.copytree(library_master, folder)
+    return folder
