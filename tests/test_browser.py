@@ -1,0 +1,361 @@
+"""The web app in a real browser: Chromium, driven without a screen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from selenium.webdriver import ActionChains, Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+from server_fixtures import ScriptedLibrary, sound, video
+
+from audiosearch.server import serve
+
+pytestmark = pytest.mark.browser
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,900",
+)
+_PAGES = ("/", "/?q=Car", "/?q=Carr", "/?q=Zither", "/similar/2", "/clip/1", "/clip/2", "/about",
+          "/nowhere")  # fmt: skip
+
+
+def start_browser(profile: Path, *, scripts: bool = True) -> Chrome:
+    """Start Chromium with a profile of its own."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.fail(
+            "Chromium and its driver are needed for the browser tests. On Debian and Ubuntu: "
+            "apt-get install chromium chromium-driver"
+        )
+    options = ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    if not scripts:
+        options.add_experimental_option(
+            "prefs", {"profile.managed_default_content_settings.javascript": 2}
+        )
+    browser = Chrome(options=options, service=Service(driver))
+    browser.set_page_load_timeout(60)
+    return browser
+
+
+@pytest.fixture(scope="module")
+def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    browser = start_browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(shared_browser: Chrome) -> Chrome:
+    """The browser at its usual size, in the light scheme, with an empty log."""
+    resize(shared_browser, 1280, 900)
+    scheme(shared_browser, "light")
+    shared_browser.get("about:blank")
+    shared_browser.get_log("performance")
+    shared_browser.get_log("browser")
+    return shared_browser
+
+
+def resize(browser: Chrome, width: int, height: int) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
+
+
+def scheme(browser: Chrome, name: str) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": name}]},
+    )
+
+
+def requested(browser: Chrome) -> list[str]:
+    """Every URL that pages have asked for since the last call."""
+    urls = []
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            urls.append(message["params"]["request"]["url"])
+    return urls
+
+
+def wait(browser: Chrome, condition: Callable[[], object], seconds: float = 20) -> None:
+    WebDriverWait(browser, seconds, poll_frequency=0.05).until(lambda _: condition())
+
+
+def listening(library: object) -> str:
+    """Serve a library in a thread that ends with the test run; return its URL without a slash."""
+    ready = threading.Event()
+    urls: list[str] = []
+
+    def announce(url: str) -> None:
+        urls.append(url)
+        ready.set()
+
+    threading.Thread(
+        target=serve, args=(library,), kwargs={"port": 0, "announce": announce}, daemon=True
+    ).start()
+    assert ready.wait(20)
+    return urls[0].rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of a library with videos, long and awkward names, and sounds of 90 seconds."""
+    folder = tmp_path_factory.mktemp("sounds")
+    rate = 8000
+    noise = np.random.default_rng(3).normal(0, 0.05, 90 * rate)
+    files = {2: folder / "long.wav", 3: folder / "an aiff inside.wav", 4: folder / "gone.wav"}
+    soundfile.write(files[2], noise, rate)
+    soundfile.write(files[3], noise, rate, format="AIFF")
+    hits = [video(n, score=1 - n / 100) for n in range(1, 46)]
+    hits[1] = sound(2, str(files[2]), moments=10)
+    hits[2] = sound(3, str(files[3]))
+    hits[3] = sound(4, str(files[4]))
+    hits[4] = sound(5, "/music/" + 50 * "no_space_in_this_name_" + ".flac", moments=100)
+    library = ScriptedLibrary(hits, files)
+    return listening(library)
+
+
+# --- Search and play --------------------------------------------------------------------------
+
+
+def test_search_and_play_a_video_that_nothing_was_asked_for_before(
+    browser: Chrome, scripted: str
+) -> None:
+    browser.get(scripted + "/")
+    assert browser.switch_to.active_element.get_attribute("id") == "q"
+    browser.switch_to.active_element.send_keys("Car", Keys.ENTER)
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, ".hit"))
+    assert browser.current_url == scripted + "/?q=Car"
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".hit")) == 20
+    assert browser.find_elements(By.TAG_NAME, "iframe") == []
+    outside = [url for url in requested(browser) if not url.startswith((scripted, "data:"))]
+    assert outside == []
+    violations = [entry for entry in browser.get_log("browser") if "Security" in entry["message"]]
+    assert violations == []
+
+    browser.find_element(By.CSS_SELECTOR, "#clip-1 .play").click()
+    frame = browser.find_element(By.CSS_SELECTOR, "#clip-1 iframe")
+    assert frame.get_attribute("src") == (
+        "https://www.youtube-nocookie.com/embed/-0abcdef001?start=30&end=40&autoplay=1"
+    )
+    assert frame.get_attribute("referrerpolicy") == "strict-origin-when-cross-origin"
+    assert "autoplay" in frame.get_attribute("allow")
+    wait(browser, lambda: any("youtube-nocookie.com" in url for url in requested(browser)))
+
+    # One video at a time: the first gives its place back.
+    browser.find_element(By.CSS_SELECTOR, "#clip-6 .play").click()
+    assert len(browser.find_elements(By.TAG_NAME, "iframe")) == 1
+    assert browser.find_element(By.CSS_SELECTOR, "#clip-1 .play").is_displayed()
+
+
+def audio_state(browser: Chrome, hit: str) -> dict[str, object]:
+    return browser.execute_script(
+        "const a = document.querySelector(arguments[0] + ' audio');"
+        "return {time: a.currentTime, paused: a.paused, src: a.currentSrc};",
+        hit,
+    )
+
+
+def press_play(browser: Chrome, hit: str) -> None:
+    """Click the play button of the browser's own audio player, at its left end."""
+    audio = browser.find_element(By.CSS_SELECTOR, f"{hit} audio")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", audio)
+    offset = 26 - audio.size["width"] // 2
+    ActionChains(browser).move_to_element_with_offset(audio, offset, 0).click().perform()
+
+
+def test_sound_plays_from_the_hit_and_jumps_to_its_other_moments(
+    browser: Chrome, scripted: str
+) -> None:
+    browser.get(scripted + "/?q=Car")
+    press_play(browser, "#clip-2")
+    wait(browser, lambda: audio_state(browser, "#clip-2")["time"] > 9.6)
+    assert audio_state(browser, "#clip-2")["time"] < 19.2
+
+    # The moments of this file start at 0:30.
+    browser.find_element(By.CSS_SELECTOR, "#clip-2 [data-play]").click()
+    wait(browser, lambda: audio_state(browser, "#clip-2")["time"] > 30)
+    state = audio_state(browser, "#clip-2")
+    assert state["time"] < 39.6
+    assert state["paused"] is False
+    assert browser.current_url == scripted + "/?q=Car"
+
+    # A second sound silences the first.
+    press_play(browser, "#clip-3")
+    wait(browser, lambda: audio_state(browser, "#clip-2")["paused"])
+
+
+def test_file_that_the_browser_cannot_decode_is_rendered(browser: Chrome, scripted: str) -> None:
+    browser.get(scripted + "/?q=Car")
+    press_play(browser, "#clip-3")
+    wait(browser, lambda: audio_state(browser, "#clip-3")["time"] > 0)
+    assert audio_state(browser, "#clip-3")["src"] == scripted + "/clips/3/audio.wav"
+
+
+def test_file_that_is_gone_is_told(browser: Chrome, scripted: str) -> None:
+    browser.get(scripted + "/?q=Car")
+    press_play(browser, "#clip-4")
+    wait(browser, lambda: browser.find_element(By.ID, "status").text)
+    assert "cannot be played" in browser.find_element(By.ID, "status").text
+
+
+# --- Keyboard ---------------------------------------------------------------------------------
+
+
+def press(browser: Chrome, *keys: str) -> None:
+    for key in keys:
+        ActionChains(browser).send_keys(key).perform()
+
+
+def focus(browser: Chrome) -> dict[str, str]:
+    return browser.execute_script(
+        "const e = document.activeElement;"
+        "return {tag: e.tagName, id: e.id, text: e.textContent.trim(), type: e.type || '',"
+        " outline: getComputedStyle(e.type === 'file' ? e.parentElement : e).outlineStyle};"
+    )
+
+
+def test_keyboard_alone_searches_plays_and_moves_on(browser: Chrome, scripted: str) -> None:
+    browser.get(scripted + "/about")
+    press(browser, "/")
+    assert focus(browser)["id"] == "q"
+    press(browser, "Car", Keys.ENTER)
+    wait(browser, lambda: browser.current_url.endswith("/?q=Car"))
+    # The first Tab offers the way past the bar; then every stop shows where it is.
+    press(browser, Keys.TAB)
+    assert focus(browser)["text"] == "Skip to the content"
+    press(browser, Keys.ENTER, Keys.TAB)
+    stop = focus(browser)
+    assert stop["tag"] == "BUTTON"
+    assert stop["outline"] != "none"
+    press(browser, Keys.ENTER)
+    assert browser.find_elements(By.CSS_SELECTOR, "#clip-1 iframe")
+
+    browser.get(scripted + "/?q=Car")
+    seen = []
+    for _ in range(16):
+        press(browser, Keys.TAB)
+        stop = focus(browser)
+        assert stop["outline"] != "none", stop
+        seen.append(stop["text"] or stop["type"])
+    assert seen[:6] == ["Skip to the content", "audiosearch", "search", "Search", "file", "Library"]
+    assert "More like this" in seen
+    assert "Car passing by" in seen
+
+
+def test_slash_in_the_box_is_a_letter(browser: Chrome, scripted: str) -> None:
+    browser.get(scripted + "/")
+    press(browser, "a/b")
+    assert browser.find_element(By.ID, "q").get_attribute("value") == "a/b"
+
+
+# --- Screens ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_no_page_scrolls_sideways(browser: Chrome, scripted: str, width: int) -> None:
+    resize(browser, width, 800)
+    for path in _PAGES:
+        browser.get(scripted + path)
+        needed = browser.execute_script("return document.documentElement.scrollWidth")
+        assert needed <= width, path
+
+
+_CONTRASTS = """
+function parts(color) { return color.match(/[\\d.]+/g).map(Number); }
+function luminance(rgb) {
+  const [r, g, b] = rgb.slice(0, 3).map(v => {
+    v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+const low = [];
+for (const element of document.querySelectorAll('body *')) {
+  const own = [...element.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+  if (!own || !element.checkVisibility()) continue;
+  let ground = element;
+  while (ground && (parts(getComputedStyle(ground).backgroundColor)[3] ?? 1) === 0)
+    ground = ground.parentElement;
+  const a = luminance(parts(getComputedStyle(element).color));
+  const b = luminance(parts(getComputedStyle(ground || document.body).backgroundColor));
+  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  if (ratio < 4.5) low.push(element.tagName + ' ' + element.className + ' ' + ratio.toFixed(2));
+}
+return low;
+"""
+
+
+@pytest.mark.parametrize("name", ["light", "dark"])
+def test_text_stands_out_in_both_schemes(browser: Chrome, scripted: str, name: str) -> None:
+    scheme(browser, name)
+    grounds = set()
+    for path in _PAGES:
+        browser.get(scripted + path)
+        assert browser.execute_script(_CONTRASTS) == [], path
+        grounds.add(
+            browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        )
+    (ground,) = grounds
+    red = int(ground.removeprefix("rgb(").split(",")[0])
+    assert red < 64 if name == "dark" else red > 192
+
+
+def test_everything_has_a_name_for_assistive_technology(browser: Chrome, scripted: str) -> None:
+    for path in _PAGES:
+        browser.get(scripted + path)
+        nameless = browser.execute_script(
+            "return [...document.querySelectorAll('a, button, input:not([type=hidden]), audio')]"
+            ".filter(e => !(e.textContent.trim() || e.getAttribute('aria-label') ||"
+            " (e.labels && e.labels.length && e.labels[0].textContent.trim())))"
+            ".map(e => e.outerHTML)"
+        )
+        assert nameless == [], path
+        headings = browser.execute_script("return document.querySelectorAll('h1').length")
+        assert headings == 1, path
+
+
+# --- Without scripts --------------------------------------------------------------------------
+
+
+def test_search_works_without_scripts(tmp_path: Path, scripted: str) -> None:
+    browser = start_browser(tmp_path / "profile", scripts=False)
+    try:
+        browser.get(scripted + "/")
+        box = browser.find_element(By.ID, "q")
+        box.send_keys("Car", Keys.ENTER)
+        wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, ".hit"))
+        assert browser.find_element(By.CSS_SELECTOR, "#clip-1 h2").text == "-0abcdef001"
+        assert not browser.find_element(By.CSS_SELECTOR, "#clip-1 .play").is_displayed()
+        assert browser.find_element(By.LINK_TEXT, "On YouTube").is_displayed()
+        assert browser.find_element(By.CSS_SELECTOR, ".example button").is_displayed()
+        assert browser.find_element(By.CSS_SELECTOR, ".example input").is_displayed()
+        browser.find_element(By.LINK_TEXT, "More like this").click()
+        wait(browser, lambda: "/similar/1" in browser.current_url)
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".hits .hit")) == 20
+    finally:
+        browser.quit()
