@@ -27,6 +27,19 @@ CLASS_COUNT = 527
 # Endings that split no meaning: "dogs" is "dog", "barking" is "bark". Longest first.
 _ENDINGS = ("ing", "es", "s", "ed")
 _SHORTEST_STEM = 3
+_IRREGULAR = {
+    "children": "child",
+    "feet": "foot",
+    "geese": "goose",
+    "hooves": "hoof",
+    "knives": "knife",
+    "leaves": "leaf",
+    "men": "man",
+    "mice": "mouse",
+    "oxen": "ox",
+    "wolves": "wolf",
+    "women": "woman",
+}
 
 
 @dataclass(frozen=True)
@@ -220,10 +233,11 @@ def _stem(key: str) -> str:
 
 
 def _stem_word(word: str) -> str:
+    word = _IRREGULAR.get(word, word)
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST_STEM:
             word = word[: -len(ending)]
+            if len(word) > _SHORTEST_STEM and word[-1] == word[-2] and word[-1] not in "aeiousl":
+                word = word[:-1]
             break
-    if len(word) > _SHORTEST_STEM and word[-1] == word[-2] and word[-1] not in "aeiousl":
-        word = word[:-1]
     return word[:-1] if word.endswith("e") and len(word) > _SHORTEST_STEM else word

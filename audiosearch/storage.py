@@ -29,6 +29,9 @@ __all__ = [
     "write_json",
 ]
 
+# Folders of the repository that are installed inside the package.
+_TOP_FOLDERS = {"audiosearch._web": "web", "audiosearch._indexes": "indexes"}
+
 
 @contextlib.contextmanager
 def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
@@ -131,4 +134,11 @@ def resource_path(package: str, *names: str) -> Path:
     *names : str
         Path inside the package.
     """
-    return Path(str(importlib.resources.files(package).joinpath(*names)))
+    try:
+        folder = Path(str(importlib.resources.files(package)))
+    except ModuleNotFoundError:
+        # A checkout that was never installed: its top folders are not yet packages of ours.
+        if package not in _TOP_FOLDERS:
+            raise
+        folder = Path(__file__).resolve().parent.parent / _TOP_FOLDERS[package]
+    return folder.joinpath(*names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Clip", "Hit", "Moment", "SearchResult", "Tag"]
+__all__ = ["Clip", "Hit", "Moment", "SearchResult", "Tag", "tags_to_dicts"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,11 @@ class Clip:
     def to_dict(self) -> dict[str, Any]:
         """Return the clip as JSON-ready values, scores with four digits."""
         return _rounded(asdict(self))
+
+
+def tags_to_dicts(tags: list[Tag]) -> list[dict[str, Any]]:
+    """Return tags as JSON-ready values, scores with four digits."""
+    return [_rounded(asdict(tag)) for tag in tags]
 
 
 def _rounded(value: Any) -> Any:

@@ -1,0 +1,94 @@
+"""audiosearch finds and tags sounds by what is in them.
+
+>>> import audiosearch as aus
+>>> library = aus.open_library()
+>>> library.search("Car").hits[0].label
+'Car'
+
+Names are imported when they are first used, so importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from audiosearch.api import default_library, embed, open_library, shipped_library
+    from audiosearch.classifier.evaluation import Evaluation, evaluate
+    from audiosearch.classifier.training import TrainingConfig, TrainingRun, train
+    from audiosearch.errors import AudioSearchError
+    from audiosearch.jobs.progress import Progress
+    from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
+    from audiosearch.library.indexing import IndexSummary, index
+    from audiosearch.library.library import Library, LibraryInfo
+    from audiosearch.tagging.tags import TagResult, tag, tag_files, tag_packed
+
+_HOMES = {
+    "AudioSearchError": "errors",
+    "Clip": "library.hits",
+    "Evaluation": "classifier.evaluation",
+    "Hit": "library.hits",
+    "IndexSummary": "library.indexing",
+    "Library": "library.library",
+    "LibraryInfo": "library.library",
+    "Moment": "library.hits",
+    "Progress": "jobs.progress",
+    "SearchResult": "library.hits",
+    "Tag": "library.hits",
+    "TagResult": "tagging.tags",
+    "TrainingConfig": "classifier.training",
+    "TrainingRun": "classifier.training",
+    "default_library": "api",
+    "embed": "api",
+    "evaluate": "classifier.evaluation",
+    "index": "library.indexing",
+    "open_library": "api",
+    "shipped_library": "api",
+    "tag": "tagging.tags",
+    "tag_files": "tagging.tags",
+    "tag_packed": "tagging.tags",
+    "train": "classifier.training",
+}
+
+__all__ = [
+    "AudioSearchError",
+    "Clip",
+    "Evaluation",
+    "Hit",
+    "IndexSummary",
+    "Library",
+    "LibraryInfo",
+    "Moment",
+    "Progress",
+    "SearchResult",
+    "Tag",
+    "TagResult",
+    "TrainingConfig",
+    "TrainingRun",
+    "default_library",
+    "embed",
+    "evaluate",
+    "index",
+    "open_library",
+    "shipped_library",
+    "tag",
+    "tag_files",
+    "tag_packed",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'audiosearch' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"audiosearch.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,107 @@
+"""Which clips match a query, and in what order.
+
+A clip matches a term when one of the term's classes scores at least `MATCH_SCORE`; the term's score
+is that of its best class. AND multiplies the scores of its terms, OR takes the best, and NOT leaves
+out what its part would find.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.library.columns import decode_scores, encode_scores
+from audiosearch.query import All, Node, Not, Term
+
+__all__ = ["MATCH_SCORE", "Match", "group", "match"]
+
+MATCH_SCORE = 0.1
+"""From which score on a clip counts as holding a class."""
+
+_MATCH_CODE = int(encode_scores(np.array([MATCH_SCORE]))[0])
+
+
+@dataclass(frozen=True)
+class Match:
+    """How clips stand to a query; every array has one value a clip.
+
+    Attributes
+    ----------
+    found : bool (clips,)
+        Whether the clip matches.
+    score : float32 (clips,)
+        How well; only that of clips that match means anything.
+    label : int16 (clips,)
+        The class that matched best, -1 where none did.
+    """
+
+    found: npt.NDArray[np.bool_]
+    score: npt.NDArray[np.float32]
+    label: npt.NDArray[np.int16]
+
+
+def match(node: Node, codes: npt.NDArray[np.uint8]) -> Match:
+    """Match a query against score codes, uint8 (clips, 527)."""
+    if isinstance(node, Term):
+        return _term(node, codes)
+    if isinstance(node, Not):
+        found = ~match(node.part, codes).found
+        return Match(found, np.ones(len(codes), np.float32), np.full(len(codes), -1, np.int16))
+    parts = [match(part, codes) for part in node.parts]
+    return _all(parts) if isinstance(node, All) else _any(parts)
+
+
+def group(
+    clips: npt.NDArray[np.int64], recordings: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Group ranked clips by recording.
+
+    Parameters
+    ----------
+    clips : int64 (n,)
+        Clips, best first.
+    recordings : int64 (n,)
+        The recording of each.
+
+    Returns
+    -------
+    order : int64 (groups,)
+        Recordings in the order of their best clips.
+    of : int64 (n,)
+        For each clip, the position of its recording in `order`.
+    """
+    unique, first, inverse = np.unique(recordings, return_index=True, return_inverse=True)
+    by_best = np.argsort(first, kind="stable")
+    position = np.empty(len(unique), np.int64)
+    position[by_best] = np.arange(len(unique))
+    return unique[by_best], position[inverse]
+
+
+def _term(term: Term, codes: npt.NDArray[np.uint8]) -> Match:
+    columns = codes[:, list(term.classes)]
+    # The first of equals wins, and the classes that the user named stand first.
+    best = columns.argmax(axis=1)
+    code = columns[np.arange(len(codes)), best]
+    label = np.asarray(term.classes, np.int16)[best]
+    return Match(code >= _MATCH_CODE, decode_scores(code), label)
+
+
+def _all(parts: list[Match]) -> Match:
+    found = np.logical_and.reduce([part.found for part in parts])
+    score = np.multiply.reduce([part.score for part in parts])
+    label = parts[0].label
+    for part in parts[1:]:
+        label = np.where(label < 0, part.label, label)
+    return Match(found, score, label)
+
+
+def _any(parts: list[Match]) -> Match:
+    found, score, label = parts[0].found, parts[0].score, parts[0].label
+    for part in parts[1:]:
+        better = part.found & (~found | (part.score > score))
+        score = np.where(better, part.score, score)
+        label = np.where(better, part.label, label)
+        found = found | part.found
+    return Match(found, score, label)

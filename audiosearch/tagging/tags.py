@@ -1,0 +1,161 @@
+"""The best classes of sound files, and of rows of packed files.
+
+A file's score for a class is the maximum over its clips.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.classifier.scorer import load_scorer
+from audiosearch.datasets.packed import PackedFile
+from audiosearch.errors import AudioError, InvalidArgumentError, printable
+from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings, WorkerPool, core_count
+from audiosearch.labels import CLASS_COUNT, load_labels
+from audiosearch.library.hits import Tag, tags_to_dicts
+
+__all__ = ["TagResult", "tag", "tag_files", "tag_packed"]
+
+
+@dataclass(frozen=True)
+class TagResult:
+    """What is heard in a file, or in one row of a packed file.
+
+    Attributes
+    ----------
+    path : str
+        The file as the caller named it.
+    start, end : float
+        In seconds: the whole file, or where the row's clip lies in its video.
+    tags : list of Tag
+        Best first.
+    recording : str or None
+        YouTube id of a packed row.
+    clip : int or None
+        The packed row.
+    labels : list of str or None
+        True classes of a packed row, where known.
+    """
+
+    path: str
+    start: float
+    end: float
+    tags: list[Tag]
+    recording: str | None = None
+    clip: int | None = None
+    labels: list[str] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values; the keys of a packed row only where it is one."""
+        result: dict[str, Any] = {
+            "path": printable(self.path),
+            "start": round(self.start, 3),
+            "end": round(self.end, 3),
+            "tags": tags_to_dicts(self.tags),
+        }
+        if self.clip is not None:
+            result |= {"recording": self.recording, "clip": self.clip, "labels": self.labels}
+        return result
+
+
+def tag(path: str | os.PathLike[str], *, top: int = 5, embedder: str = "lite") -> TagResult:
+    """Return the `top` best classes of a sound file.
+
+    Raises
+    ------
+    AudioError
+        When the file is missing, unreadable or empty.
+    InvalidArgumentError
+        When `top` is not from 1 to 527.
+    """
+    _check_top(top)
+    return from_analysis(Analyzer(AnalyzerSettings(embedder=embedder)).analyze(path), top=top)
+
+
+def tag_files(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    top: int = 5,
+    embedder: str = "lite",
+    workers: int | None = None,
+) -> Iterator[TagResult | AudioError]:
+    """Tag files in worker processes that survive a broken decoder.
+
+    Parameters
+    ----------
+    paths : iterable of path-like
+        Sound files.
+    top : int
+        How many classes a file gets.
+    embedder : str
+        What embeds them.
+    workers : int, optional
+        How many processes; one a core where None.
+
+    Yields
+    ------
+    TagResult or AudioError
+        In the order of `paths`: the tags, or why there are none.
+    """
+    _check_top(top)
+    names = [os.fspath(path) for path in paths]
+    if not names:
+        return
+    count = workers or min(core_count(), len(names))
+    with WorkerPool(AnalyzerSettings(embedder=embedder), workers=count) as pool:
+        for result in pool.map(names):
+            yield result if isinstance(result, AudioError) else from_analysis(result, top=top)
+
+
+def tag_packed(path: str | os.PathLike[str], row: int, *, top: int = 5) -> TagResult:
+    """Return the `top` best classes of one row of a packed file.
+
+    Raises
+    ------
+    DataError
+        When the file is not as it must be.
+    InvalidArgumentError
+        When there is no such row, or `top` is not from 1 to 527.
+    """
+    _check_top(top)
+    with PackedFile(path) as file:
+        if not 0 <= row < len(file):
+            raise InvalidArgumentError(
+                f"{printable(os.fspath(path))} has no row {row}; its rows are 0 to {len(file) - 1}."
+            )
+        rows = file.read(row, row + 1)
+        start, end = file.times()[row]
+        recording = file.video_ids()[row]
+    scores = load_scorer().score(rows.x, rows.n_frames)[0]
+    labels = None
+    if rows.y is not None:
+        labels = [load_labels()[int(i)].name for i in np.flatnonzero(rows.y[0])]
+    return TagResult(
+        os.fspath(path), float(start), float(end), best_tags(scores, top), recording, row, labels
+    )
+
+
+def from_analysis(analysis: Analysis, *, top: int = 5) -> TagResult:
+    """Return the `top` best classes of an analysed file."""
+    _check_top(top)
+    return TagResult(
+        analysis.path, 0.0, analysis.duration, best_tags(analysis.scores.max(axis=0), top)
+    )
+
+
+def best_tags(scores: npt.NDArray[np.floating], top: int) -> list[Tag]:
+    """Return the `top` best classes of scores (527,), best first; of equals the first class."""
+    labels = load_labels()
+    order = np.argsort(-scores, kind="stable")[:top]
+    return [Tag(labels[int(i)].name, labels[int(i)].mid, float(scores[i])) for i in order]
+
+
+def _check_top(top: int) -> None:
+    if not 1 <= top <= CLASS_COUNT:
+        raise InvalidArgumentError(f"top must be from 1 to {CLASS_COUNT}, not {top}.")
