@@ -1,4 +1,4 @@
-"""A library whose answers a test writes itself, for pages that real sounds cannot bring about."""
+"""Libraries for the tests of the web app: one scripted, one of real small sounds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
+from conftest import write_packed
+
+import audiosearch
 from audiosearch.errors import LibraryError, QueryError
 from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
 
@@ -76,7 +81,7 @@ class Skipped:
 
 
 class ScriptedLibrary:
-    """Finds the hits it was made with for every query but two.
+    """Finds the hits it was made with, for every query but two.
 
     "Carr" is an unknown class; "Zither" is a known one that no clip holds.
     """
@@ -142,3 +147,21 @@ class ScriptedLibrary:
             limit=limit,
             hits=hits[offset : offset + limit],
         )
+
+
+def make_own_library(folder: Path) -> Path:
+    """Index four sounds, one broken file and forty packed clips; return `folder`.
+
+    It gets ``sounds/`` and ``library/``.
+    """
+    sounds = folder / "sounds"
+    sounds.mkdir()
+    random = np.random.default_rng(5)
+    for name, seconds in (("noise.wav", 25), ("<b>tone<b>.flac", 3), ("old.aiff", 12)):
+        soundfile.write(sounds / name, random.normal(0, 0.1, 16_000 * seconds), 16_000)
+    time = np.arange(16_000 * 4) / 16_000
+    soundfile.write(sounds / "Büro 音.wav", 0.4 * np.sin(2 * np.pi * 440 * time), 16_000)
+    (sounds / "broken.wav").write_bytes(b"no sound at all" * 100)
+    packed = write_packed(folder / "packed.h5")
+    audiosearch.index([sounds, packed], folder / "library", mix_embedders=True)
+    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import threading
@@ -16,8 +17,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
-from server_fixtures import ScriptedLibrary, sound, video
+from server_fixtures import ScriptedLibrary, make_own_library, sound, video
 
+import audiosearch
 from audiosearch.server import serve
 
 pytestmark = pytest.mark.browser
@@ -357,5 +359,87 @@ def test_search_works_without_scripts(tmp_path: Path, scripted: str) -> None:
         browser.find_element(By.LINK_TEXT, "More like this").click()
         wait(browser, lambda: "/similar/1" in browser.current_url)
         assert len(browser.find_elements(By.CSS_SELECTOR, ".hits .hit")) == 20
+    finally:
+        browser.quit()
+
+
+# --- Search by a sound file -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_own_library(tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture(scope="module")
+def own(folder: Path) -> Iterator[str]:
+    """The URL of a library of real small sounds."""
+    with audiosearch.open_library(folder / "library") as library:
+        yield listening(library)
+
+
+_DROP = """
+const bytes = Uint8Array.from(atob(arguments[0]), c => c.charCodeAt(0));
+const data = new DataTransfer();
+data.items.add(new File([bytes], arguments[1]));
+const fire = name => document.querySelector('main').dispatchEvent(
+  new DragEvent(name, {bubbles: true, cancelable: true, dataTransfer: data}));
+fire('dragenter');
+const shown = !document.getElementById('drop').hidden;
+fire('dragover'); fire('drop');
+return shown;
+"""
+
+
+def test_dropped_file_is_tagged(browser: Chrome, own: str, folder: Path) -> None:
+    content = (folder / "sounds" / "Büro 音.wav").read_bytes()
+    browser.get(own + "/?q=Car")
+    shown = browser.execute_script(_DROP, base64.b64encode(content).decode(), "Büro 音.wav")
+    assert shown is True
+    wait(browser, lambda: browser.current_url == own + "/examples")
+    assert browser.find_element(By.TAG_NAME, "h1").text == "Büro 音.wav"
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".example-card .tags li")) == 5
+    nearest = browser.find_element(By.CSS_SELECTOR, ".hits .hit h2").text
+    assert nearest == "Büro 音.wav"
+    outside = [url for url in requested(browser) if not url.startswith((own, "data:"))]
+    assert outside == []
+    # Going back leaves no message of being busy behind.
+    browser.back()
+    wait(browser, lambda: browser.current_url == own + "/?q=Car")
+    assert browser.find_element(By.ID, "status").text == ""
+
+
+def test_chosen_file_is_tagged(browser: Chrome, own: str, folder: Path) -> None:
+    browser.get(own + "/")
+    chooser = browser.find_element(By.CSS_SELECTOR, "form.example input[type=file]")
+    chooser.send_keys(str(folder / "sounds" / "noise.wav"))
+    wait(browser, lambda: browser.current_url == own + "/examples")
+    assert browser.find_element(By.TAG_NAME, "h1").text == "noise.wav"
+    browser.get(own + "/")
+    chooser = browser.find_element(By.CSS_SELECTOR, "form.example input[type=file]")
+    chooser.send_keys(str(folder / "sounds" / "broken.wav"))
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "[role=alert]"))
+    assert "broken.wav" in browser.find_element(By.CSS_SELECTOR, "[role=alert]").text
+
+
+def test_file_beyond_the_limit_is_not_even_sent(browser: Chrome, own: str, folder: Path) -> None:
+    browser.get(own + "/")
+    browser.execute_script("document.body.dataset.uploadLimit = 1000")
+    chooser = browser.find_element(By.CSS_SELECTOR, "form.example input[type=file]")
+    chooser.send_keys(str(folder / "sounds" / "noise.wav"))
+    wait(browser, lambda: browser.find_element(By.ID, "status").text)
+    assert "larger than 0.001 MB" in browser.find_element(By.ID, "status").text
+    assert browser.current_url == own + "/"
+
+
+def test_file_is_tagged_without_scripts(tmp_path: Path, own: str, folder: Path) -> None:
+    browser = start_browser(tmp_path / "profile", scripts=False)
+    try:
+        browser.get(own + "/")
+        chooser = browser.find_element(By.CSS_SELECTOR, "form.example input[type=file]")
+        chooser.send_keys(str(folder / "sounds" / "noise.wav"))
+        browser.find_element(By.CSS_SELECTOR, "form.example button").click()
+        wait(browser, lambda: browser.current_url == own + "/examples")
+        assert browser.find_element(By.TAG_NAME, "h1").text == "noise.wav"
     finally:
         browser.quit()

@@ -14,7 +14,7 @@ from audiosearch.server.resources import static_folder, template_folder
 from audiosearch.server.state import State
 
 if TYPE_CHECKING:
-    from audiosearch.library import Library
+    from audiosearch.library.library import Library
 
 __all__ = ["UPLOAD_LIMIT", "create_app", "fetch_page"]
 

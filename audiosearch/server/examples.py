@@ -15,11 +15,11 @@ from werkzeug.datastructures import FileStorage
 
 from audiosearch.errors import AudioSearchError, printable
 from audiosearch.library.hits import SearchResult
+from audiosearch.server.state import State
 from audiosearch.storage import storage_errors
 
 if TYPE_CHECKING:
-    from audiosearch.api import TagResult
-    from audiosearch.library import Library
+    from audiosearch.tagging.tags import TagResult
 
 __all__ = ["TooManyUploadsError", "analyze", "received", "shown_name"]
 
@@ -63,15 +63,13 @@ def received(upload: FileStorage, slots: threading.BoundedSemaphore) -> Iterator
         slots.release()
 
 
-def analyze(
-    library: Library, path: Path, *, name: str, limit: int
-) -> tuple[TagResult, SearchResult]:
-    """Tag a file and find the clips of the library that sound like it.
+def analyze(state: State, path: Path, *, name: str, limit: int) -> tuple[TagResult, SearchResult]:
+    """Tag a file and find the clips of the library that sound like it; it is decoded once.
 
     Parameters
     ----------
-    library : Library
-        Where to look.
+    state : State
+        The application's library, and the processes that decode.
     path : Path
         The file.
     name : str
@@ -91,11 +89,11 @@ def analyze(
     AudioError
         When the file cannot be decoded.
     """
-    from audiosearch import api
+    from audiosearch.tagging.tags import from_analysis
 
-    tags = api.tag(path, top=5)
-    nearest = library.similar(path, limit=limit)
-    return dataclasses.replace(tags, path=shown_name(name)), nearest
+    analysis = state.analyze(str(path))
+    tags = dataclasses.replace(from_analysis(analysis, top=5), path=shown_name(name))
+    return tags, state.library.similar(analysis.frames, limit=limit)
 
 
 def shown_name(name: str) -> str:

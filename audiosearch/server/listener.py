@@ -16,9 +16,10 @@ from urllib.parse import urlencode
 from audiosearch.errors import InvalidArgumentError, ServerError
 from audiosearch.server.app import UPLOAD_LIMIT, create_app
 from audiosearch.server.security import is_loopback
+from audiosearch.server.state import state_of
 
 if TYPE_CHECKING:
-    from audiosearch.library import Library
+    from audiosearch.library.library import Library
 
 __all__ = ["is_loopback", "serve"]
 
@@ -97,6 +98,7 @@ def serve(
             pass
         finally:
             server.close()
+            state_of(app).close()
 
 
 def _resolve(host: str) -> str:

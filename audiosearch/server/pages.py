@@ -163,10 +163,9 @@ def example() -> BaseResponse:
     if upload is None or not upload.filename:
         abort(400, "No file came with the request. Choose a sound file first.")
     try:
-        with examples.received(upload, state_of(current_app).uploads) as path:
-            tags, result = examples.analyze(
-                library_of(current_app), path, name=upload.filename, limit=PAGE_LIMIT
-            )
+        state = state_of(current_app)
+        with examples.received(upload, state.uploads) as path:
+            tags, result = examples.analyze(state, path, name=upload.filename, limit=PAGE_LIMIT)
     except examples.TooManyUploadsError:
         response = _refusal(503, "Too many files are being analysed at the moment. Try again soon.")
         response.headers["Retry-After"] = "5"
@@ -217,8 +216,10 @@ def _window() -> tuple[int, int]:
 
 def _twin(endpoint: str, **values: Any) -> str:
     """Return the URL of this page as JSON, with the same window."""
-    window = {name: request.args[name] for name in ("offset", "limit") if name in request.args}
-    return url_for(endpoint, **values, **window)
+    for name in ("offset", "limit"):
+        if name in request.args:
+            values[name] = request.args[name]
+    return url_for(endpoint, **values)
 
 
 def _neighbours(endpoint: str, result: SearchResult, **values: Any) -> dict[str, str | None]:

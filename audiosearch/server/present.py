@@ -15,7 +15,7 @@ from audiosearch.library.hits import Clip, Hit, Moment
 from audiosearch.server.resources import asset_version
 
 if TYPE_CHECKING:
-    from audiosearch.library import LibraryInfo
+    from audiosearch.library.library import LibraryInfo
 
 __all__ = ["MIME_TYPES", "Player", "clock", "marked", "player", "query_of", "register"]
 
@@ -90,12 +90,15 @@ def clock(seconds: float) -> str:
 
 
 def hours(seconds: float) -> str:
-    """Return a length in the unit that suits it: 42 seconds, 12 minutes, 27.1 hours."""
-    for size, unit in ((3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            text = f"{seconds / size:,.1f}".removesuffix(".0")
-            return f"{text} {unit}" + ("" if text == "1" else "s")
-    return f"{seconds:.0f} second" + ("" if round(seconds) == 1 else "s")
+    """Return a length in the unit that suits it: 0.01 seconds, 12 minutes, 27.1 hours."""
+    if seconds >= 3600:
+        text, unit = f"{seconds / 3600:,.1f}", "hour"
+    elif seconds >= 60:
+        text, unit = f"{seconds / 60:.1f}", "minute"
+    else:
+        text, unit = f"{seconds:.2f}", "second"
+    text = text.rstrip("0").rstrip(".")
+    return f"{text} {unit}" if text == "1" else f"{text} {unit}s"
 
 
 def facts(info: LibraryInfo) -> list[tuple[str, str]]:

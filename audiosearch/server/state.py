@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flask import Flask, abort, request
@@ -13,7 +12,8 @@ from flask import Flask, abort, request
 from audiosearch.errors import LibraryError
 
 if TYPE_CHECKING:
-    from audiosearch.library import Library
+    from audiosearch.jobs import Analysis, WorkerPool
+    from audiosearch.library.library import Library
 
 __all__ = ["ID", "PAGE_LIMIT", "State", "library_of", "no_such", "state_of", "whole_number"]
 
@@ -25,20 +25,58 @@ PAGE_LIMIT = 20
 
 _EXTENSION = "audiosearch"
 _UPLOADS_AT_ONCE = 4
+_WORKERS = 2
 
 
-@dataclass
 class State:
-    """What every request shares: the library, and how many uploads are being analysed."""
+    """What every request shares: the library, and the processes that analyse uploads.
 
-    library: Library
-    uploads: threading.BoundedSemaphore = field(
-        default_factory=lambda: threading.BoundedSemaphore(_UPLOADS_AT_ONCE)
-    )
+    Parameters
+    ----------
+    library : Library
+        The library that is shown.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.uploads = threading.BoundedSemaphore(_UPLOADS_AT_ONCE)
+        """One slot is held by each upload; threads must be left for searching."""
+        self._lock = threading.Lock()
+        self._pool: WorkerPool | None = None
 
     def attach(self, app: Flask) -> None:
         """Make this the state of `app`."""
         app.extensions[_EXTENSION] = self
+
+    def analyze(self, path: str) -> Analysis:
+        """Decode, embed and score a file in a process of its own, which a bad file may crash.
+
+        The processes are started with the first file and kept for the next.
+
+        Raises
+        ------
+        AudioError
+            When the file cannot be used.
+        """
+        with self._lock:
+            if self._pool is None:
+                from audiosearch.embedders import available_embedders
+                from audiosearch.jobs import AnalyzerSettings, WorkerPool, core_count
+
+                # AudioSet's released embeddings are met by the bundled embedder, whose space it is.
+                name = self.library.info().embedder
+                settings = AnalyzerSettings(
+                    embedder=name if name in available_embedders() else "lite"
+                )
+                self._pool = WorkerPool(settings, workers=min(_WORKERS, core_count()))
+        return self._pool.analyze(path)
+
+    def close(self) -> None:
+        """End the processes."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
 
 def state_of(app: Flask) -> State:
