@@ -131,13 +131,13 @@ def stream(
     are coarser (WebM: 1 ms), beyond the first 10 s.
     """
     _check_window(start, end)
-    if isinstance(rate, bool) or rate != int(rate) or not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+    if not isinstance(rate, int) or not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
         raise InvalidArgumentError(
             f"rate must be a whole number from {_LOWEST_RATE} to {_HIGHEST_RATE}, not {rate!r}."
         )
     name = os.fsdecode(path)
     _check_file(name)
-    return _resampled(_decoded(name, float(start), None if end is None else float(end)), int(rate))
+    return _resampled(_decoded(name, float(start), None if end is None else float(end)), rate)
 
 
 def load(
@@ -419,7 +419,11 @@ def _libav_blocks(name: str, start: float, end: float | None, *, seek: bool) -> 
     pending: list[np.ndarray] = []
     pending_size = 0
     pending_rate = 0
-    with open(name, "rb") as file:  # noqa: PTH123
+    try:
+        source = open(name, "rb")  # noqa: PTH123, SIM115 - closed by the next statement
+    except OSError as error:  # it was there a moment ago
+        raise _RefusedError(f"FFmpeg: {_reason(error)}") from error
+    with source as file:
         # A file object is never taken for a URL, and the empty whitelist keeps playlists inside a
         # file from opening other files or the network.
         try:

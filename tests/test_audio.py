@@ -313,6 +313,7 @@ def test_a_file_that_may_not_be_read_says_so(
         {"rate": 0},
         {"rate": -16000},
         {"rate": 16000.5},
+        {"rate": float("nan")},
     ],
 )
 def test_impossible_windows_are_refused(tmp_path: Path, window: dict[str, float]) -> None:

@@ -48,6 +48,8 @@ class LiteEmbedder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0  # 0: the runtime counts the cores
         options.inter_op_num_threads = 1
+        # Threads that spin while they wait halve the speed where other processes want the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # only what is fatal; errors also come as exceptions
         try:
             session = onnxruntime.InferenceSession(
