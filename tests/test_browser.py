@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -224,6 +225,38 @@ def test_file_that_is_gone_is_told(browser: Chrome, scripted: str) -> None:
     press_play(browser, "#clip-4")
     wait(browser, lambda: browser.find_element(By.ID, "status").text)
     assert "cannot be played" in browser.find_element(By.ID, "status").text
+
+
+# --- The shipped library ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[str]:
+    """The URL of the library that comes with audiosearch."""
+    with audiosearch.open_library(audiosearch.shipped_library()) as library:
+        yield listening(library)
+
+
+def test_car_is_found_on_the_shipped_library_and_plays(browser: Chrome, shipped: str) -> None:
+    browser.get(shipped + "/")
+    assert "10,148 clips" in browser.find_element(By.ID, "holds").text
+    browser.find_element(By.ID, "q").send_keys("Car", Keys.ENTER)
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, ".hit"))
+    with urllib.request.urlopen(shipped + "/search.json?q=Car") as answer:
+        hits = json.load(answer)["hits"]
+    names = [item.text for item in browser.find_elements(By.CSS_SELECTOR, ".hit h2")]
+    assert names == [hit["recording"] for hit in hits]
+    assert [
+        float(item.text) for item in browser.find_elements(By.CSS_SELECTOR, ".match .score")
+    ] == ([float(f"{hit['score']:.2f}") for hit in hits])
+    assert all(url.startswith((shipped, "data:")) for url in requested(browser))
+    browser.find_element(By.CSS_SELECTOR, ".hit .play").click()
+    frame = browser.find_element(By.CSS_SELECTOR, ".hit iframe")
+    best = hits[0]
+    assert frame.get_attribute("src") == (
+        f"https://www.youtube-nocookie.com/embed/{best['recording']}"
+        f"?start={best['start']:.0f}&end={best['end']:.0f}&autoplay=1"
+    )
 
 
 # --- Keyboard ---------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def test_unknown_class_gets_suggestions_as_links(client: FlaskClient) -> None:
 def test_nothing_found_says_why(client: FlaskClient) -> None:
     response = client.get("/?q=Zither")
     assert response.status_code == 200
-    assert "no clip of this library" in response.text
+    assert "no clip of this library fits" in response.text
     empty = create_app(ScriptedLibrary([])).test_client().get("/?q=Car")
     assert "This library is empty" in empty.text
 

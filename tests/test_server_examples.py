@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import tempfile
@@ -234,3 +235,52 @@ def test_library_page_tells_what_was_skipped(client: FlaskClient) -> None:
 def test_far_offsets_are_cheap(client: FlaskClient, path: str) -> None:
     joint = "&" if "?" in path else "?"
     assert client.get(f"{path}{joint}offset=1000000000").status_code == 200
+
+
+# --- The shipped library ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[FlaskClient]:
+    with audiosearch.open_library(audiosearch.shipped_library()) as library:
+        app = create_app(library)
+        yield app.test_client()
+        state_of(app).close()
+
+
+def test_shipped_library_is_announced_as_the_demo(shipped: FlaskClient) -> None:
+    assert "10,148 clips of 10,148 recordings" in shipped.get("/").text
+    assert "the demo library" in shipped.get("/").text
+
+
+def test_every_hit_of_the_shipped_library_has_a_player_tags_and_labels(
+    shipped: FlaskClient,
+) -> None:
+    page = shipped.get("/?q=Car").text
+    assert len(page) < 100_000
+    hits = page.split('<li class="hit"')[1:]
+    assert len(hits) == 20
+    for hit in hits:
+        assert "youtube-nocookie.com/embed/" in hit
+        assert "True labels" in hit
+        assert hit.count("<li") == 5
+
+
+def test_row_350_of_the_shipped_library(shipped: FlaskClient) -> None:
+    row = shipped.get("/clip/350.json").json
+    assert row["clip"] == 350
+    assert row["source"] == "audioset"
+    page = shipped.get("/clip/350").text
+    assert row["recording"] in page
+    assert " · ".join(row["labels"]) in html.unescape(page)
+
+
+def test_upload_finds_its_like_in_the_shipped_library(
+    shipped: FlaskClient, folder: Path, spool: Path
+) -> None:
+    content = (folder / "sounds" / "noise.wav").read_bytes()
+    answer = upload(shipped, content, "noise.wav", "/examples.json")
+    assert answer.status_code == 200
+    assert len(answer.json["hits"]) == 20
+    assert len(answer.json["example"]["tags"]) == 5
+    assert list(spool.iterdir()) == []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
-from flask import Flask, url_for
+from flask import Flask, request, url_for
 
 from audiosearch.errors import printable
 from audiosearch.library.hits import Clip, Hit, Moment
@@ -69,7 +71,7 @@ def register(app: Flask) -> None:
         printable=printable,
         recording_name=recording_name,
         recording_folder=recording_folder,
-        query=query_of,
+        search_url=search_url,
         facts=facts,
     )
     app.jinja_env.globals.update(player=player, asset=asset)
@@ -140,6 +142,16 @@ def recording_folder(item: Hit | Clip) -> str:
         return ""
     folder = str(PurePath(item.recording).parent)
     return "" if folder == "." else printable(folder)
+
+
+def search_url(label: str) -> str:
+    """Return the URL of the search for one class. A page has a hundred, so it is put together."""
+    return f"{request.script_root}/?q={_quoted(label)}"
+
+
+@functools.cache
+def _quoted(label: str) -> str:
+    return quote_plus(query_of(label), safe=",")
 
 
 def query_of(label: str) -> str:
