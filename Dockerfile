@@ -8,9 +8,10 @@ FROM python:3.12-slim
 
 ARG EXTRAS=""
 
-# A home that every user id may write to: libraries, caches and downloads live below it.
+# A home that every user id may write to: the library (/data/audiosearch/library), caches and
+# downloads live below it.
 ENV HOME=/data \
-    AUDIOSEARCH_LIBRARY=/data/library \
+    XDG_DATA_HOME=/data \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 

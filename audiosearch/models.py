@@ -86,7 +86,8 @@ def read_model(folder: Path, name: str, *, remedy: str) -> BundledModel:
     description = folder / f"{name}.json"
     if not weights.is_file() and not description.is_file():
         raise ModelError(
-            f"There is no model '{printable(name)}'. Installed: {_list(known)}. {remedy}"
+            f"There is no model '{printable(name)}' in {printable(str(folder))}. Installed: "
+            f"{_list(known)}. {remedy}"
         )
     for path in (weights, description):
         if not path.is_file():

@@ -215,7 +215,7 @@ def library_master(
     import audiosearch as aus
 
     folder = tmp_path_factory.mktemp("libraries") / "library"
-    aus.index([sound_master, packed_h5], folder)
+    aus.index([sound_master, packed_h5], folder, mix_embedders=True)
     return folder
 
 

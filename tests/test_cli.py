@@ -83,6 +83,17 @@ def test_every_option_has_help_default_and_type(name: str, command: click.Comman
             assert option.metavar, option.name
 
 
+def test_every_embedder_can_be_chosen() -> None:
+    from audiosearch.embedders import available_embedders
+
+    for name in ("index", "tag"):
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        (option,) = [param for param in command.params if param.name == "embedder"]
+        assert isinstance(option.type, click.Choice)
+        assert tuple(option.type.choices) == available_embedders()
+
+
 def test_help_imports_nothing_heavy_and_is_fast(run_command: Run) -> None:
     heavy = {"numpy", "scipy", "pandas", "flask", "onnxruntime", "faiss", "h5py", "tensorflow"}
     assert not heavy & modules_after("--help")

@@ -137,15 +137,40 @@ def test_index_of_a_truncated_packed_file(invoke: Invoke, packed_h5: Path, tmp_p
 def test_index_into_a_library_of_another_version(
     invoke: Invoke, good_folder: Path, library_folder: Path
 ) -> None:
-    manifest = library_folder / "library.json"
+    manifest = library_folder / "manifest.json"
     values = json.loads(manifest.read_text(encoding="utf-8"))
-    manifest.write_text(json.dumps(values | {"format": 999}), encoding="utf-8")
+    manifest.write_text(json.dumps(values | {"format_version": 999}), encoding="utf-8")
     before = manifest.read_bytes()
     for command in (("index", good_folder), ("search", "Car"), ("info",)):
         done = invoke(*command, "--library", library_folder)
         assert_one_sentence(done)
         assert str(library_folder) in done.err
     assert manifest.read_bytes() == before
+
+
+def test_index_into_a_library_of_another_embedder(
+    invoke: Invoke, good_folder: Path, packed_h5: Path, tmp_path: Path
+) -> None:
+    library = tmp_path / "lib"
+    assert invoke("index", packed_h5, "--library", library).code == 0
+    done = invoke("index", good_folder, "--library", library)
+    assert_one_sentence(done)
+    assert "--mix-embedders" in done.err
+    assert json.loads(invoke("info", "--library", library, "--json").out)["recordings"] == 40
+    done = invoke("index", good_folder, "--library", library, "--mix-embedders", "--json")
+    assert json.loads(done.out)["added"] == len(GOOD_SOUNDS)
+
+
+def test_index_tries_skipped_files_again_only_when_asked(
+    invoke: Invoke, sound_folder: Path, tmp_path: Path
+) -> None:
+    command = ("index", sound_folder, "--library", tmp_path / "lib", "--json")
+    first = json.loads(invoke(*command).out)
+    assert {Path(item["path"]).name for item in first["skipped"]} == {
+        Path(name).name for name in BAD_SOUNDS
+    }
+    assert json.loads(invoke(*command).out)["skipped"] == first["skipped"]
+    assert json.loads(invoke(*command, "--retry-skipped").out)["skipped"] == first["skipped"]
 
 
 # search

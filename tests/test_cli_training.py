@@ -90,9 +90,9 @@ def test_the_options_of_train_are_the_settings_of_training() -> None:
 
 
 def test_train_then_evaluate_with_the_result(invoke: Invoke, tmp_path: Path) -> None:
-    data = write_packed(tmp_path / "train.h5", clips=80)
+    data = write_packed(tmp_path / "train.h5", clips=200)
     run = tmp_path / "run"
-    options = ("--epochs", 2, "--batch-size", 16, "--units", 8, "--seed", 3)
+    options = ("--epochs", 2, "--batch-size", 16, "--units", 8, "--seed", 3, "--validation", 0.3)
     done = invoke("train", "--data", data, "--out", run, *options)
     assert done.code == 0, done.err
     lines = done.out.splitlines()

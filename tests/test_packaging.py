@@ -118,11 +118,13 @@ def test_the_installed_program_finds_cars_far_from_the_checkout(
     assert Path(where.stdout.strip()).is_relative_to(installed.parent), where.stderr
     done = run(installed / "audiosearch", "demo", "--get", "/?q=Car", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    text = html.unescape(re.sub(r"<[^>]+>", " ", done.stdout))
-    assert len(re.findall(r"\bCar\b", text)) > 10
+    videos = set(re.findall(r"youtube\.com/watch\?v=([\w-]{11})", html.unescape(done.stdout)))
+    assert len(videos) == 20
     hits = run(installed / "audiosearch", "search", "Car", "--json", cwd=tmp_path)
-    assert len(json.loads(hits.stdout)["hits"]) == 20
-    assert all("Car" in str(hit["tags"]) for hit in json.loads(hits.stdout)["hits"])
+    found = json.loads(hits.stdout)["hits"]
+    assert {hit["recording"] for hit in found} == videos
+    # The best clips sound like cars to the classifier, whatever else it heard.
+    assert all("Vehicle" in {tag["label"] for tag in hit["tags"]} for hit in found[:10])
 
 
 def test_static_files_of_the_installed_app_are_there(installed: Path, tmp_path: Path) -> None:

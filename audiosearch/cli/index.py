@@ -14,7 +14,7 @@ from audiosearch.cli.progress import IndexProgress
 from audiosearch.errors import printable
 
 if TYPE_CHECKING:
-    from audiosearch.api import IndexSummary
+    from audiosearch.library.indexing import IndexSummary
 
 __all__ = ["command"]
 
@@ -29,12 +29,25 @@ __all__ = ["command"]
     is_flag=True,
     help="Keep what was indexed from files that are no longer there.",
 )
+@click.option(
+    "--retry-skipped",
+    is_flag=True,
+    help="Try again the unchanged files that an earlier run skipped.",
+)
+@click.option(
+    "--mix-embedders",
+    is_flag=True,
+    help="Allow embeddings of two origins in one library, such as AudioSet's and the bundled "
+    "embedder's.",
+)
 @embedder_option
 @json_option
 def command(
     sources: tuple[Path, ...],
     library: Path | None,
     keep_missing: bool,
+    retry_skipped: bool,
+    mix_embedders: bool,
     embedder: str,
     as_json: bool,
 ) -> int:
@@ -52,6 +65,8 @@ def command(
                 sources,
                 folder,
                 keep_missing=keep_missing,
+                retry_skipped=retry_skipped,
+                mix_embedders=mix_embedders,
                 embedder=embedder,
                 on_progress=progress,
             )

@@ -57,10 +57,10 @@ top_option = click.option(
 )
 embedder_option = click.option(
     "--embedder",
-    type=click.Choice(["lite", "vggish"]),
+    # A test compares the choices with `audiosearch.embedders.available_embedders`.
+    type=click.Choice(["lite"]),
     default="lite",
-    help="What turns sound into embeddings: the bundled network, or the real VGGish "
-    "(needs audiosearch[tensorflow]; slower).",
+    help="What turns sound into embeddings.",
 )
 host_option = click.option(
     "--host",

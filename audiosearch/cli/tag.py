@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import click
 
-from audiosearch.cli.failures import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SKIPPED
+from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED, interrupted
 from audiosearch.cli.options import embedder_option, json_option, top_option
 from audiosearch.cli.output import count, echo_json, span, tags_text, warn, youtube_link
-from audiosearch.errors import AudioError, AudioNotFoundError, printable
+from audiosearch.errors import AudioDecodeError, AudioError, AudioNotFoundError, printable
 
 __all__ = ["command"]
 
@@ -18,9 +18,7 @@ _PACKED = (".h5", ".hdf5")
 
 
 @click.command()
-@click.argument(
-    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
-)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=str), metavar="FILE...")
 @top_option
 @click.option(
     "--clip",
@@ -32,14 +30,14 @@ _PACKED = (".h5", ".hdf5")
 @embedder_option
 @json_option
 def command(
-    files: tuple[Path, ...], top: int, clip: int | None, embedder: str, as_json: bool
+    files: tuple[str, ...], top: int, clip: int | None, embedder: str, as_json: bool
 ) -> int:
     """Print the best classes of each FILE, one line a file.
 
     A file's score for a class is the highest of its clips of 9.6 seconds. A folder stands for
     all sound files in it. Files that cannot be read are skipped and listed at the end.
     """
-    packed = [path for path in files if path.suffix.lower() in _PACKED]
+    packed = [name for name in files if name.lower().endswith(_PACKED)]
     if clip is not None:
         if len(files) != 1 or not packed:
             raise click.UsageError("--clip N takes exactly one packed data set (FILE.h5).")
@@ -47,13 +45,13 @@ def command(
         return EXIT_OK
     if packed:
         raise click.UsageError(
-            f"{printable(str(packed[0]))} is a packed data set: say which clip of it, "
+            f"{printable(packed[0])} is a packed data set: say which clip of it, "
             "for example --clip 0."
         )
     return _tag_files(files, top=top, embedder=embedder, as_json=as_json)
 
 
-def _tag_row(path: Path, row: int, *, top: int, as_json: bool) -> None:
+def _tag_row(path: str, row: int, *, top: int, as_json: bool) -> None:
     import audiosearch as aus
 
     result = aus.tag_packed(path, row, top=top)
@@ -68,48 +66,55 @@ def _tag_row(path: Path, row: int, *, top: int, as_json: bool) -> None:
         click.echo(f"True labels: {', '.join(result.labels) or 'none'}")
 
 
-def _tag_files(files: tuple[Path, ...], *, top: int, embedder: str, as_json: bool) -> int:
+def _tag_files(files: tuple[str, ...], *, top: int, embedder: str, as_json: bool) -> int:
     import audiosearch as aus
 
     skipped: list[AudioError] = []
     done = 0
     try:
-        for path in _expanded(files, skipped):
-            try:
-                result = aus.tag(path, top=top, embedder=embedder)
-            except AudioError as error:
-                warn(f"Skipped {error}")
-                skipped.append(error)
+        paths = _expanded(files, skipped)
+        for result in aus.tag_files(paths, top=top, embedder=embedder):
+            if isinstance(result, AudioError):
+                _skip(result, skipped)
                 continue
             done += 1
             if as_json:
-                echo_json(result.to_dict(), indent=None)
+                # The path as it was given, even where it is no valid text.
+                echo_json(result.to_dict() | {"path": result.path}, indent=None)
             else:
-                click.echo(f"{printable(str(result.path))}: {tags_text(result.tags)}")
+                click.echo(f"{printable(result.path)}: {tags_text(result.tags)}")
     except KeyboardInterrupt:
         _report(done, skipped)
-        warn("Interrupted.")
-        return EXIT_INTERRUPTED
+        return interrupted("Interrupted.")
     _report(done, skipped)
     if not done:
         return EXIT_FAILED
     return EXIT_SKIPPED if skipped else EXIT_OK
 
 
-def _expanded(files: tuple[Path, ...], skipped: list[AudioError]) -> Iterator[Path]:
-    """Yield the files, and in place of a folder the sound files in it."""
-    for path in files:
-        if not path.is_dir():
-            yield path
+def _expanded(files: tuple[str, ...], skipped: list[AudioError]) -> list[str]:
+    """Return the files, and in place of a folder the sound files in it."""
+    paths: list[str] = []
+    for name in files:
+        if not Path(name).is_dir():
+            paths.append(name)
             continue
         from audiosearch.audio import find_audio
 
-        found = find_audio(path, on_error=lambda error: warn(f"Skipped {error}"))
+        found = find_audio(name, on_error=lambda error: _skip(_unlisted(error), skipped))
         if not found:
-            error = AudioNotFoundError(str(path), "There are no sound files in this folder.")
-            warn(f"Skipped {error}")
-            skipped.append(error)
-        yield from found
+            _skip(AudioNotFoundError(name, "There are no sound files in this folder."), skipped)
+        paths.extend(str(path) for path in found)
+    return paths
+
+
+def _unlisted(error: OSError) -> AudioError:
+    return AudioDecodeError(os.fsdecode(error.filename or ""), f"{error.strerror}.")
+
+
+def _skip(error: AudioError, skipped: list[AudioError]) -> None:
+    warn(f"Skipped {error}")
+    skipped.append(error)
 
 
 def _report(done: int, skipped: list[AudioError]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,8 @@ def command(data: Path, out: Path, **settings: Any) -> int:
     RUN gets the best epoch so far, which `evaluate --classifier RUN` takes, and a table of all
     epochs. Training needs audiosearch[tensorflow].
     """
+    # TensorFlow's own start-up notes say nothing to a user; its errors stay.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import audiosearch as aus
     from audiosearch.classifier.network import NetworkConfig
     from audiosearch.classifier.training import TrainingConfig

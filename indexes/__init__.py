@@ -1,0 +1,1 @@
+"""Libraries on disk that are shipped, installed as the package `audiosearch._indexes`."""

@@ -1,0 +1,275 @@
+"""The classifier: network, training, export and scorer."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import write_packed
+
+from audiosearch.classifier.evaluation import evaluate
+from audiosearch.classifier.export import export_classifier
+from audiosearch.classifier.network import NetworkConfig, build_network
+from audiosearch.classifier.scorer import clip_frames, load_scorer
+from audiosearch.classifier.training import TrainingConfig, split_rows, train
+from audiosearch.errors import DataError, InvalidArgumentError, ModelError, StorageError
+
+SMALL = NetworkConfig(units=24, layers=3, levels=(1, 3), dropout=0.1)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A small network with random weights, its norms included."""
+    model = build_network(SMALL)
+    random = np.random.default_rng(1)
+    model.set_weights(
+        [
+            random.uniform(0.3, 1.5, weight.shape).astype(np.float32)
+            if "variance" in variable.path or "gamma" in variable.path
+            else random.normal(0, 0.1, weight.shape).astype(np.float32)
+            for variable, weight in zip(model.weights, model.get_weights(), strict=True)
+        ]
+    )
+    return model
+
+
+@pytest.fixture(scope="module")
+def clips():
+    random = np.random.default_rng(2)
+    x = random.integers(0, 256, (45, 10, 128), dtype=np.uint8)
+    return x, random.integers(1, 11, 45)
+
+
+def by_definition(network, x: np.ndarray, n_frames: np.ndarray) -> np.ndarray:
+    """Compute the paper's network in float64, clip by clip, without padding."""
+    weights = {variable.path: np.float64(variable.numpy()) for variable in network.weights}
+
+    def sigmoid(value):
+        return 1 / (1 + np.exp(-value))
+
+    def dense(value, name):
+        return value @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
+
+    scores = []
+    for clip, count in zip(x, n_frames, strict=True):
+        hidden = (np.float64(clip[:count]) - 128) / 128
+        levels = []
+        for number in (1, 2, 3):
+            hidden = dense(hidden, f"hidden_{number}")
+            norm = {
+                key: weights[f"norm_{number}/{key}"]
+                for key in ("moving_mean", "moving_variance", "gamma", "beta")
+            }
+            hidden = (hidden - norm["moving_mean"]) / np.sqrt(norm["moving_variance"] + 1e-3)
+            hidden = np.maximum(hidden * norm["gamma"] + norm["beta"], 0)
+            if number in SMALL.levels:
+                attention = sigmoid(dense(hidden, f"attention_{number}"))
+                attention = attention / attention.sum(axis=0)
+                levels.append((attention * sigmoid(dense(hidden, f"score_{number}"))).sum(axis=0))
+        scores.append(sigmoid(dense(np.concatenate(levels), "scores")))
+    return np.array(scores)
+
+
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    export_classifier(network, folder, name="exported", facts={}, half=False)
+    return folder
+
+
+def test_scores_are_those_of_the_papers_definition(network, exported, clips):
+    x, n_frames = clips
+    wanted = by_definition(network, x, n_frames)
+    assert np.ptp(wanted) > 0.2
+    np.testing.assert_allclose(load_scorer(exported).score(x, n_frames), wanted, atol=1e-5)
+
+
+def test_what_stands_in_the_padding_does_not_matter(exported, clips):
+    x, n_frames = clips
+    scorer = load_scorer(exported)
+    other = x.copy()
+    for row, count in enumerate(n_frames):
+        other[row, count:] = 255 - other[row, count:]
+    np.testing.assert_array_equal(scorer.score(x, n_frames), scorer.score(other, n_frames))
+
+
+def test_a_clips_scores_do_not_depend_on_its_neighbours(exported, clips):
+    x, n_frames = clips
+    scorer = load_scorer(exported)
+    together = scorer.score(x, n_frames)
+    for row in (0, 31, 32, 44):
+        alone = scorer.score(x[row : row + 1], n_frames[row : row + 1])
+        np.testing.assert_array_equal(alone[0], together[row])
+    single = load_scorer(exported, threads=1).score(x, n_frames)
+    np.testing.assert_allclose(single, together, atol=1e-6)
+
+
+def test_half_precision_weights_are_half_the_size_and_score_the_same(network, clips, tmp_path):
+    x, n_frames = clips
+    whole = export_classifier(network, tmp_path / "a", name="a", facts={}, half=False)
+    half = export_classifier(network, tmp_path / "b", name="b", facts={}, half=True)
+    assert half.stat().st_size < 0.62 * whole.stat().st_size
+    difference = load_scorer(tmp_path / "a").score(x) - load_scorer(tmp_path / "b").score(x)
+    assert 0 < np.abs(difference).max() < 5e-3
+
+
+def test_no_clips_give_no_scores(exported):
+    assert load_scorer(exported).score(np.zeros((0, 10, 128), np.uint8)).shape == (0, 527)
+
+
+@pytest.mark.parametrize(
+    ("x", "n_frames"),
+    [
+        (np.zeros((2, 10, 127), np.uint8), None),
+        (np.zeros((10, 128), np.uint8), None),
+        (np.zeros((2, 10, 128), np.float32), None),
+        (np.zeros((2, 10, 128), np.uint8), np.array([1])),
+        (np.zeros((2, 10, 128), np.uint8), np.array([0, 3])),
+        (np.zeros((2, 10, 128), np.uint8), np.array([11, 3])),
+    ],
+)
+def test_other_shapes_and_types_are_refused(exported, x, n_frames):
+    with pytest.raises(InvalidArgumentError):
+        load_scorer(exported).score(x, n_frames)
+
+
+def test_recordings_are_cut_into_clips_of_ten_frames():
+    frames = np.arange(23 * 128, dtype=np.uint64).astype(np.uint8).reshape(23, 128)
+    x, n_frames = clip_frames(frames)
+    assert n_frames.tolist() == [10, 10, 3]
+    np.testing.assert_array_equal(x.reshape(-1, 128)[:23], frames)
+    assert not x.reshape(-1, 128)[23:].any()
+    with pytest.raises(InvalidArgumentError):
+        clip_frames(np.zeros((0, 128), np.uint8))
+    with pytest.raises(InvalidArgumentError):
+        clip_frames(np.zeros((3, 128), np.float32))
+
+
+def test_a_classifier_that_does_not_fit_is_refused(exported, tmp_path):
+    with pytest.raises(ModelError, match="audiosearch train"):
+        load_scorer(tmp_path)
+    for number, (key, value, words) in enumerate(
+        [
+            ("sha256", "0" * 64, "damaged"),
+            ("format_version", 99, "format 99"),
+            ("space", "openl3", "openl3"),
+            ("classes", 10, "10 classes"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        shutil.copytree(exported, folder)
+        manifest = json.loads((folder / "classifier.json").read_text())
+        (folder / "classifier.json").write_text(json.dumps(manifest | {key: value}))
+        with pytest.raises(ModelError, match=words):
+            load_scorer(folder)
+
+
+def learnable(path: Path) -> Path:
+    """Write a file in which the first value of the frames tells which of 8 classes a clip has."""
+    write_packed(path, clips=400)
+    with h5py.File(path, "r+") as file:
+        x = file["x"][:] // 8 + 112
+        y = np.zeros((400, 527), bool)
+        y[np.arange(400), np.arange(400) % 8] = True
+        x[np.arange(400), :, np.arange(400) % 8] = 250
+        file["x"][:], file["y"][:] = x, y
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same training twice."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = learnable(folder / "data.h5")
+    config = TrainingConfig(
+        epochs=4,
+        batch_size=32,
+        learning_rate=1e-2,
+        ema=0.5,
+        seed=3,
+        network=NetworkConfig(units=32, layers=2, levels=(1, 2), dropout=0.1),
+    )
+    return data, [train(data, folder / name, config=config) for name in ("one", "two")]
+
+
+def test_training_learns_and_writes_a_usable_classifier(runs):
+    data, (run, _) = runs
+    assert run.best.validation_mAP > 0.95
+    assert run.epochs[-1].loss < run.epochs[0].loss
+    assert {path.name for path in run.folder.iterdir()} == {
+        "config.json",
+        "metrics.csv",
+        "classifier.onnx",
+        "classifier.json",
+    }
+    assert len((run.folder / "metrics.csv").read_text().splitlines()) == 5
+    result = evaluate(data, classifier=run.folder)
+    assert (result.clips, result.classes) == (400, 8)
+    assert result.mAP > 0.95
+    assert result.d_prime > 2
+
+
+def test_the_same_seed_gives_the_same_run(runs):
+    _, (one, two) = runs
+    assert [epoch.loss for epoch in one.epochs] == [epoch.loss for epoch in two.epochs]
+    assert (one.folder / "classifier.onnx").read_bytes() == (
+        two.folder / "classifier.onnx"
+    ).read_bytes()
+
+
+def test_training_overwrites_nothing_and_refuses_bad_data(runs, tmp_path):
+    data, (run, _) = runs
+    before = (run.folder / "metrics.csv").read_text()
+    with pytest.raises(StorageError, match="exists already"):
+        train(data, run.folder)
+    assert (run.folder / "metrics.csv").read_text() == before
+    for name, options in (("unlabelled", {"labels": False}), ("few", {"clips": 1})):
+        with pytest.raises(DataError):
+            train(write_packed(tmp_path / f"{name}.h5", **options), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"learning_rate": 0.0},
+        {"mixup": -1.0},
+        {"balance": 1.5},
+        {"label_smoothing": 0.6},
+        {"ema": 1.0},
+        {"validation": 0.0},
+        {"precision": "float8"},
+    ],
+)
+def test_settings_out_of_range_are_refused(options):
+    with pytest.raises(InvalidArgumentError, match=next(iter(options))):
+        TrainingConfig(**options)
+    for network in ({"levels": (4,)}, {"levels": ()}, {"dropout": 1.0}, {"units": 0}):
+        with pytest.raises(InvalidArgumentError):
+            NetworkConfig(**network)
+
+
+def test_the_split_holds_out_its_share_of_every_class():
+    random = np.random.default_rng(5)
+    truth = random.random((3000, 40)) < np.geomspace(0.005, 0.2, 40)
+    training, validation = split_rows(truth, 0.1, 0)
+    assert sorted([*training, *validation]) == list(range(3000))
+    assert len(validation) == pytest.approx(300, rel=0.15)
+    assert truth[validation].any(axis=0).all()
+    assert truth[training].any(axis=0).all()
+    again, _ = split_rows(truth, 0.1, 0)
+    other, _ = split_rows(truth, 0.1, 1)
+    np.testing.assert_array_equal(training, again)
+    assert not np.array_equal(training, other)
+
+
+@pytest.mark.data
+def test_the_bundled_classifier_on_audiosets_evaluation_half(data_dir):
+    result = evaluate(data_dir / "audioset" / "eval.h5")
+    assert result.clips == 10148
+    assert result.mAP > 0.25
+    assert result.AUC > 0.94
