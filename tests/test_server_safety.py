@@ -86,7 +86,15 @@ def test_own_addresses_are_answered(client: FlaskClient, host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8484", "localhost.evil.example", "127.0.0.1.evil.example"],
+    [
+        "evil.example",
+        "evil.example:8484",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "[::1",
+        "[",
+        "",
+    ],
 )
 def test_other_names_are_refused(client: FlaskClient, host: str) -> None:
     for path in PAGES:
@@ -199,6 +207,7 @@ def test_empty_token_is_refused(library: ScriptedLibrary) -> None:
         {"Sec-Fetch-Site": "same-site"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://localhost:9999"},
     ],
 )

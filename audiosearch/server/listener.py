@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import signal
 import socket
 import threading
@@ -72,6 +73,8 @@ def serve(
         )
     import waitress
 
+    # Requests that wait a moment for a thread are no news to the person at the terminal.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     app = create_app(library, token=token, host=host)
     address = _resolve(host)
     try:

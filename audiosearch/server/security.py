@@ -151,10 +151,10 @@ def _is_own_host(bound: str | None) -> bool:
 
     An address cannot be rebound: only a name can be made to point elsewhere.
     """
-    name = (urlsplit(f"//{request.host}").hostname or "").rstrip(".")
-    if name == "localhost" or (bound is not None and name == bound.lower()):
-        return True
     try:
+        name = (urlsplit(f"//{request.host}").hostname or "").rstrip(".")
+        if name == "localhost" or (bound is not None and name == bound.lower()):
+            return True
         ipaddress.ip_address(name)
     except ValueError:
         return False
@@ -171,7 +171,7 @@ def _is_cross_site() -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.host
+    return origin is not None and origin.partition("://")[2] != request.host
 
 
 def _local(target: str) -> str:
