@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from audiosearch.version import __version__
 
 if TYPE_CHECKING:
     from audiosearch.api import default_library, embed, open_library, shipped_library
@@ -68,6 +68,7 @@ __all__ = [
     "TagResult",
     "TrainingConfig",
     "TrainingRun",
+    "__version__",
     "default_library",
     "embed",
     "evaluate",

@@ -18,7 +18,7 @@
     │   ├── LibraryMismatchError  another embedder or classifier made it
     │   ├── LibraryBusyError      another process is writing to it
     │   └── LibraryDamagedError   a file of it is missing, truncated or corrupt
-    ├── QueryError                a query that cannot be understood; carries position and suggestions
+    ├── QueryError                a query that cannot be understood, and where
     └── ServerError               the web server cannot start
 
 A message is one or more plain sentences: what happened, to which file, and what to do.

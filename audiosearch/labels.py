@@ -138,9 +138,9 @@ class Labels:
         """Return the classes that a word or phrase stands for: the named ones and all their kinds.
 
         The text is compared with names and with the parts of names between commas and before
-        brackets, as they stand and by stem ("dogs", "barking"). What matched is widened to everything
-        below it in the ontology, so "vehicle" gives every kind of vehicle. A name of a group that
-        has no score of its own ("human voice") gives the classes below it.
+        brackets, as they stand and by stem ("dogs", "barking"). What matched is widened to
+        everything below it in the ontology, so "vehicle" gives every kind of vehicle. A name of a
+        group that has no score of its own ("human voice") gives the classes below it.
 
         Parameters
         ----------

@@ -1,8 +1,8 @@
 """Measures of how well scores order clips; pure functions of labels and scores.
 
-All take ``truth``, bool (clips, classes), and ``scores``, float (clips, classes), and return float64
-per class. A class without a positive, or without a negative, has no defined value and gets NaN;
-the macro means leave such classes out, as the AudioSet literature does.
+All take ``truth``, bool (clips, classes), and ``scores``, float (clips, classes), and return
+float64 per class. A class without a positive, or without a negative, has no defined value and gets
+NaN; the macro means leave such classes out, as the AudioSet literature does.
 
 Sources: average precision as in scikit-learn; d-prime from the AUC as in Hershey et al., "CNN
 architectures for large-scale audio classification" (arXiv:1609.09430).

@@ -27,7 +27,10 @@ MAX_LENGTH = 1000
 MAX_DEPTH = 40
 
 # Words that say nothing about a sound; they are passed over unless a class is called so.
-_FILLERS = frozenset("a an and the of with in on at to sound sounds noise noises audio".split())
+_FILLERS = frozenset(
+    {"a", "an", "and", "the", "of", "with", "in", "on", "at", "to"}
+    | {"sound", "sounds", "noise", "noises", "audio"}
+)
 _TOKEN = re.compile(
     r"\s*(?:(?P<open>\()|(?P<close>\))|(?P<minus>-)(?=[^\s-])|(?P<dash>-+(?=[\s-]|$))|(?P<field>[A-Za-z_]+):(?=\S)"
     r'|"(?P<phrase>[^"]*)"|(?P<quote>")|(?P<word>[^\s()":]+:?)|(?P<colon>:))'
@@ -207,9 +210,9 @@ class _Parser:
             return self._field(token)
         if token.kind == "quote":
             self._fail('This quote is not closed. Try: "police car"', token)
-        if token.kind == "word":
-            return self._term(token.text, token)
-        self._fail('A field is written like this: label:"Car alarm"', token)
+        if token.kind == "colon":
+            self._fail('A field is written like this: label:"Car alarm"', token)
+        return self._term(token.text, token)
 
     def _negated(self, minus: _Token) -> Node:
         token = self._peek()

@@ -107,7 +107,7 @@ def test_a_clips_scores_do_not_depend_on_its_neighbours(exported, clips):
 
 
 def test_half_precision_weights_are_half_the_size_and_score_the_same(network, clips, tmp_path):
-    x, n_frames = clips
+    x, _ = clips
     whole = export_classifier(network, tmp_path / "a", name="a", facts={}, half=False)
     half = export_classifier(network, tmp_path / "b", name="b", facts={}, half=True)
     assert half.stat().st_size < 0.62 * whole.stat().st_size

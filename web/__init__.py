@@ -1,1 +1,1 @@
-"""What the browser gets: templates and static files, installed as the package `audiosearch._web`."""
+"""What the browser gets: templates and static files; installed as `audiosearch._web`."""

@@ -48,7 +48,7 @@ class Evaluation:
         What scored them.
     """
 
-    mAP: float  # noqa: N815 - the field's own spelling
+    mAP: float
     AUC: float
     d_prime: float
     clips: int
@@ -103,7 +103,7 @@ def evaluate(
         When the classifier cannot be used.
     """
     with PackedFile(path, labels=True) as file:
-        scorer = load_scorer(classifier)
+        scorer = load_scorer(None if classifier is None else os.fspath(classifier))
         scores, truth = _score_all(file, scorer, on_progress)
     precision = metrics.average_precision(truth, scores)
     area = metrics.roc_auc(truth, scores)

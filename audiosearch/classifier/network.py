@@ -119,4 +119,4 @@ def import_keras() -> Any:
 def _weighted_mean(keras: Any, score: Any, attention: Any) -> Any:
     """Return the mean of the frames' class scores, weighed by attention; (batch, classes)."""
     ops = keras.ops
-    return ops.sum(attention * score, axis=1) / ops.maximum(ops.sum(attention, axis=1), 1e-7)
+    return ops.sum(attention * score, axis=1) / ops.maximum(ops.sum(attention, axis=1), 1e-12)

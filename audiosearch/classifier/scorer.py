@@ -149,14 +149,12 @@ def clip_frames(
 
 
 @functools.lru_cache(maxsize=4)
-def load_scorer(
-    folder: str | os.PathLike[str] | None = None, *, threads: int | None = None
-) -> Scorer:
+def load_scorer(folder: str | None = None, *, threads: int | None = None) -> Scorer:
     """Load a classifier, once a process.
 
     Parameters
     ----------
-    folder : path-like, optional
+    folder : str, optional
         A training run's folder, with ``classifier.onnx`` and ``classifier.json``; the bundled
         classifier where None.
     threads : int, optional
@@ -175,8 +173,7 @@ def load_scorer(
     manifest = model.manifest
     if manifest.get("space") != SPACE or manifest.get("classes") != CLASS_COUNT:
         raise ModelError(
-            f"{printable(os.fspath(model.path))}: made for the embedding space "
-            f"{manifest.get('space')!r} and {manifest.get('classes')} classes; needed are {SPACE!r} "
-            f"and {CLASS_COUNT}."
+            f"{printable(os.fspath(model.path))}: made for {manifest.get('classes')} classes in "
+            f"the embedding space {manifest.get('space')!r}; needed are {CLASS_COUNT} in {SPACE!r}."
         )
     return Scorer(model, threads=threads)

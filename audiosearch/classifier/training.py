@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch import __version__, metrics
+from audiosearch import metrics
 from audiosearch.classifier.export import export_classifier
 from audiosearch.classifier.network import NetworkConfig, build_network, import_keras
 from audiosearch.datasets.packed import PackedClips, PackedFile, frame_mask
 from audiosearch.errors import DataError, InvalidArgumentError, StorageError, printable
 from audiosearch.storage import atomic_path, storage_errors, write_json
+from audiosearch.version import __version__
 
 __all__ = ["EpochResult", "TrainingConfig", "TrainingRun", "split_rows", "train"]
 
@@ -102,8 +103,8 @@ class EpochResult:
 
     epoch: int
     loss: float
-    validation_mAP: float  # noqa: N815 - the field's own spelling
-    validation_AUC: float  # noqa: N815
+    validation_mAP: float
+    validation_AUC: float
     seconds: float
 
 
@@ -301,8 +302,9 @@ class _Batches:
         frames, mask = _inputs(self._clips, rows)
         targets = self._clips.y[rows].astype(np.float32)  # type: ignore[index]
         if config.mixup:
-            share = self._random.beta(config.mixup, config.mixup, config.batch_size)
-            share = share.astype(np.float32)[:, None]
+            share = np.asarray(
+                self._random.beta(config.mixup, config.mixup, (config.batch_size, 1)), np.float32
+            )
             other = self._random.permutation(config.batch_size)
             frames = share[:, :, None] * frames + (1 - share[:, :, None]) * frames[other]
             targets = share * targets + (1 - share) * targets[other]

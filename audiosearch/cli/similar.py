@@ -38,7 +38,9 @@ def command(
     if (file is None) == (clip is None):
         raise click.UsageError("Give one example: a FILE, or --clip ID.")
     with opened(library) as lib:
-        result = lib.similar(file if clip is None else clip, limit=limit, offset=offset)
+        example = file if file is not None else clip
+        assert example is not None  # one of the two was given
+        result = lib.similar(example, limit=limit, offset=offset)
         if as_json:
             echo_json(result.to_dict())
             return

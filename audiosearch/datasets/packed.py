@@ -36,6 +36,9 @@ CLIP_FRAMES = 10
 FRAME_VALUES = 128
 CLIP_SECONDS = 10.0
 
+# What h5py raises where the bytes of a file are not what they should be.
+_HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError)
+
 
 @dataclass(frozen=True)
 class PackedClips:
@@ -78,12 +81,15 @@ class PackedFile:
             raise DataError(f"{self._name}: there is no such file.")
         try:
             self._file = h5py.File(self.path, "r")
-        except OSError as error:
+        except _HDF5_ERRORS as error:
             raise DataError(
                 f"{self._name} is not an HDF5 file, or it is truncated. Download or copy it again."
             ) from error
         try:
             self._check(labels)
+        except _HDF5_ERRORS as error:
+            self._file.close()
+            raise self._damaged() from error
         except BaseException:
             self._file.close()
             raise
@@ -176,11 +182,14 @@ class PackedFile:
     def _slice(self, name: str, start: int, stop: int) -> Any:
         try:
             return self._file[name][start:stop]
-        except OSError as error:
-            raise DataError(
-                f"{self._name}: '{name}' cannot be read in rows {start} to {stop}; the file is "
-                "truncated or damaged. Download or copy it again."
-            ) from error
+        except _HDF5_ERRORS as error:
+            raise self._damaged() from error
+
+    def _damaged(self) -> DataError:
+        return DataError(
+            f"{self._name} is truncated or damaged: a part of it cannot be read. Download or copy "
+            "it again."
+        )
 
     def _check(self, labels: bool) -> None:
         file, name = self._file, self._name
