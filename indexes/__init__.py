@@ -1,1 +1,1 @@
-"""Libraries on disk that are shipped, installed as the package `audiosearch._indexes`."""
+"""Libraries that are installed with audiosearch, as `audiosearch._indexes`."""

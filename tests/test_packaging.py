@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+import audiosearch
+
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-VERSION = PROJECT["project"]["version"]
+VERSION = audiosearch.__version__
 
 
 @pytest.fixture(scope="module")
