@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import resource
 import shutil
@@ -159,6 +161,31 @@ def test_index_into_a_library_of_another_embedder(
     assert json.loads(invoke("info", "--library", library, "--json").out)["recordings"] == 40
     done = invoke("index", good_folder, "--library", library, "--mix-embedders", "--json")
     assert json.loads(done.out)["added"] == len(GOOD_SOUNDS)
+
+
+def test_index_draws_a_bar_on_a_terminal_only(
+    command_environment: dict[str, str], good_folder: Path, tmp_path: Path
+) -> None:
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "audiosearch", "index", good_folder, "--library", tmp_path / "lib"],
+        env=command_environment | {"TERM": "xterm", "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    drawn = b""
+    with contextlib.suppress(OSError):  # the terminal is gone when the process has ended
+        while part := os.read(ours, 4096):
+            drawn += part
+    os.close(ours)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    files = len(GOOD_SOUNDS)
+    assert f"{files}/{files}".encode() in drawn
+    assert b"x real time" in drawn
+    assert b"\x1b" not in printed
+    assert f"{files} added".encode() in printed
 
 
 def test_index_tries_skipped_files_again_only_when_asked(

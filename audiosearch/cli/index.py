@@ -9,7 +9,7 @@ import click
 
 from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED, interrupted
 from audiosearch.cli.options import embedder_option, json_option, library_option
-from audiosearch.cli.output import count, echo_json, warn
+from audiosearch.cli.output import clock, count, echo_json, warn
 from audiosearch.cli.progress import IndexProgress
 from audiosearch.errors import printable
 
@@ -88,6 +88,11 @@ def _print_summary(summary: IndexSummary, folder: Path) -> None:
         f"{summary.unchanged:,} unchanged, {summary.removed:,} removed, "
         f"{len(summary.skipped):,} skipped."
     )
+    if summary.seconds and summary.elapsed:
+        click.echo(
+            f"{summary.seconds / 3600:,.2f} hours of audio in {clock(summary.elapsed)} "
+            f"({summary.seconds / summary.elapsed:,.0f} x real time)."
+        )
     if summary.skipped:
         warn(f"{count(len(summary.skipped), 'file')} skipped:")
         for item in summary.skipped:
