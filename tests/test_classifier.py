@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zlib
 from pathlib import Path
 
 import h5py
@@ -14,25 +15,37 @@ from audiosearch.classifier.export import export_classifier
 from audiosearch.classifier.network import NetworkConfig, build_network
 from audiosearch.classifier.scorer import clip_frames, load_scorer
 from audiosearch.classifier.training import TrainingConfig, split_rows, train
+from audiosearch.datasets.packed import frame_mask
 from audiosearch.errors import DataError, InvalidArgumentError, ModelError, StorageError
 
 SMALL = NetworkConfig(units=24, layers=3, levels=(1, 3), dropout=0.1)
+FAMILY = {
+    "max-pooling": NetworkConfig("max-pooling", units=24, layers=2, levels=(2,)),
+    "average-pooling": NetworkConfig("average-pooling", units=24, layers=2, levels=(2,)),
+    "single-attention": NetworkConfig("single-attention", units=24, layers=2, levels=(2,)),
+    "multi-level-attention": SMALL,
+    "one-level-attention": NetworkConfig(units=24, layers=2, levels=(2,)),
+    "residual": NetworkConfig(units=24, layers=3, levels=(1, 2, 3), residual=True),
+    "softmax-attention": NetworkConfig(units=24, layers=3, levels=(2, 3), attention="softmax"),
+    "feature-level-attention": NetworkConfig("feature-level-attention", units=24),
+}
+
+
+def with_random_weights(config: NetworkConfig, *, timeline: bool = False):
+    """Build a network whose weights, norms included, are random but the same at every call."""
+    model = build_network(config, timeline=timeline)
+    for variable in model.weights:
+        random = np.random.default_rng(zlib.crc32(variable.path.encode()))
+        if "variance" in variable.path or "gamma" in variable.path:
+            variable.assign(random.uniform(0.3, 1.5, variable.shape))
+        else:
+            variable.assign(random.normal(0, 0.1, variable.shape))
+    return model
 
 
 @pytest.fixture(scope="module")
 def network():
-    """A small network with random weights, its norms included."""
-    model = build_network(SMALL)
-    random = np.random.default_rng(1)
-    model.set_weights(
-        [
-            random.uniform(0.3, 1.5, weight.shape).astype(np.float32)
-            if "variance" in variable.path or "gamma" in variable.path
-            else random.normal(0, 0.1, weight.shape).astype(np.float32)
-            for variable, weight in zip(model.weights, model.get_weights(), strict=True)
-        ]
-    )
-    return model
+    return with_random_weights(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +55,28 @@ def clips():
     return x, random.integers(1, 11, 45)
 
 
-def by_definition(network, x: np.ndarray, n_frames: np.ndarray) -> np.ndarray:
-    """Compute the paper's network in float64, clip by clip, without padding."""
+def by_definition(config: NetworkConfig, network, x: np.ndarray, n_frames: np.ndarray):
+    """Compute a network in float64 from the papers, clip by clip, without padding."""
     weights = {variable.path: np.float64(variable.numpy()) for variable in network.weights}
 
     def sigmoid(value):
         return 1 / (1 + np.exp(-value))
 
+    def softmax(value):
+        powers = np.exp(value - value.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
     def dense(value, name):
         return value @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
 
-    scores = []
-    for clip, count in zip(x, n_frames, strict=True):
-        hidden = (np.float64(clip[:count]) - 128) / 128
-        levels = []
-        for number in (1, 2, 3):
+    def attention(hidden, name):
+        raw = {"sigmoid": sigmoid, "softmax": softmax}[config.attention](dense(hidden, name))
+        return raw / raw.sum(axis=0)
+
+    def trunk(hidden):
+        outputs = []
+        for number in range(1, config.layers + 1):
+            before = hidden
             hidden = dense(hidden, f"hidden_{number}")
             norm = {
                 key: weights[f"norm_{number}/{key}"]
@@ -64,12 +84,66 @@ def by_definition(network, x: np.ndarray, n_frames: np.ndarray) -> np.ndarray:
             }
             hidden = (hidden - norm["moving_mean"]) / np.sqrt(norm["moving_variance"] + 1e-3)
             hidden = np.maximum(hidden * norm["gamma"] + norm["beta"], 0)
-            if number in SMALL.levels:
-                attention = sigmoid(dense(hidden, f"attention_{number}"))
-                attention = attention / attention.sum(axis=0)
-                levels.append((attention * sigmoid(dense(hidden, f"score_{number}"))).sum(axis=0))
-        scores.append(sigmoid(dense(np.concatenate(levels), "scores")))
-    return np.array(scores)
+            if config.residual and number > 1:
+                hidden = hidden + before
+            outputs.append(hidden)
+        return outputs
+
+    def clip_scores(frames):
+        hidden = trunk(frames)
+        if config.architecture == "max-pooling":
+            return sigmoid(dense(hidden[-1], "scores")).max(axis=0)
+        if config.architecture == "average-pooling":
+            return sigmoid(dense(hidden[-1], "scores")).mean(axis=0)
+        if config.architecture == "single-attention":
+            weight = attention(hidden[-1], "attention")
+            return (weight * sigmoid(dense(hidden[-1], "scores"))).sum(axis=0)
+        if config.architecture == "feature-level-attention":
+            weight = attention(hidden[-1], "attention")
+            return sigmoid(dense((weight * dense(hidden[-1], "features")).sum(axis=0), "scores"))
+        levels = []
+        for level in config.levels:
+            weight = attention(hidden[level - 1], f"attention_{level}")
+            levels.append((weight * sigmoid(dense(hidden[level - 1], f"score_{level}"))).sum(0))
+        return sigmoid(dense(np.concatenate(levels), "scores"))
+
+    return np.array(
+        [
+            clip_scores((np.float64(clip[:count]) - 128) / 128)
+            for clip, count in zip(x, n_frames, strict=True)
+        ]
+    )
+
+
+def inputs(x: np.ndarray, n_frames: np.ndarray) -> list[np.ndarray]:
+    return [(x.astype(np.float32) - 128) / 128, frame_mask(n_frames)]
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_each_of_the_family_computes_what_its_paper_says(name, clips):
+    x, n_frames = clips
+    network = with_random_weights(FAMILY[name])
+    wanted = by_definition(FAMILY[name], network, x, n_frames)
+    assert np.ptp(wanted) > 0.1
+    found = network.predict(inputs(x, n_frames), verbose=0)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_timeline_says_what_each_frame_alone_would_score(name, clips):
+    x, n_frames = clips
+    network = with_random_weights(FAMILY[name])
+    timeline = with_random_weights(FAMILY[name], timeline=True)
+    scores, frame_scores, attention = timeline.predict(inputs(x, n_frames), verbose=0)
+    np.testing.assert_allclose(scores, network.predict(inputs(x, n_frames), verbose=0), atol=1e-6)
+    for row in (0, 5, 44):
+        count = n_frames[row]
+        alone = x[row, :count, None].repeat(10, axis=1)
+        one = network.predict(inputs(alone, np.ones(count, int)), verbose=0)
+        np.testing.assert_allclose(frame_scores[row, :count], one, atol=1e-5)
+        assert not frame_scores[row, count:].any()
+        assert not attention[row, count:].any()
+    np.testing.assert_allclose(attention.sum(axis=1), 1, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +153,9 @@ def exported(network, tmp_path_factory):
     return folder
 
 
-def test_scores_are_those_of_the_papers_definition(network, exported, clips):
+def test_an_exported_network_scores_as_the_papers_definition(network, exported, clips):
     x, n_frames = clips
-    wanted = by_definition(network, x, n_frames)
+    wanted = by_definition(SMALL, network, x, n_frames)
     assert np.ptp(wanted) > 0.2
     np.testing.assert_allclose(load_scorer(exported).score(x, n_frames), wanted, atol=1e-5)
 
@@ -214,9 +288,10 @@ def test_training_learns_and_writes_a_usable_classifier(runs):
 def test_the_same_seed_gives_the_same_run(runs):
     _, (one, two) = runs
     assert [epoch.loss for epoch in one.epochs] == [epoch.loss for epoch in two.epochs]
-    assert (one.folder / "classifier.onnx").read_bytes() == (
-        two.folder / "classifier.onnx"
-    ).read_bytes()
+    x = np.random.default_rng(4).integers(0, 256, (20, 10, 128), dtype=np.uint8)
+    np.testing.assert_array_equal(
+        load_scorer(one.folder).score(x), load_scorer(two.folder).score(x)
+    )
 
 
 def test_training_overwrites_nothing_and_refuses_bad_data(runs, tmp_path):
@@ -248,9 +323,19 @@ def test_training_overwrites_nothing_and_refuses_bad_data(runs, tmp_path):
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(InvalidArgumentError, match=next(iter(options))):
         TrainingConfig(**options)
-    for network in ({"levels": (4,)}, {"levels": ()}, {"dropout": 1.0}, {"units": 0}):
+    for network in (
+        {"levels": (4,)},
+        {"levels": ()},
+        {"dropout": 1.0},
+        {"units": 0},
+        {"levels": (2, 2)},
+    ):
         with pytest.raises(InvalidArgumentError):
             NetworkConfig(**network)
+    with pytest.raises(InvalidArgumentError, match="max-pooling"):
+        NetworkConfig("transformer")
+    with pytest.raises(InvalidArgumentError, match="softmax"):
+        NetworkConfig(attention="hardmax")
 
 
 def test_the_split_holds_out_its_share_of_every_class():

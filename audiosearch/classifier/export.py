@@ -72,7 +72,6 @@ def export_classifier(
     if half:
         _store_half(model.graph)
     _rename(model.graph, ["frames", "mask"], ["scores"])
-    model.graph.name, model.graph.doc_string, model.doc_string = "classifier", "", ""
     onnx.checker.check_model(model)
     with atomic_path(target) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
@@ -90,22 +89,12 @@ def export_classifier(
 
 
 def _rename(graph: Any, inputs: list[str], outputs: list[str]) -> None:
-    """Give inputs and outputs our names, number the rest, and leave the batch size open.
-
-    The exporter counts up its names from run to run; numbered anew, equal weights give equal files.
-    """
+    """Give the graph's inputs and outputs our names, and leave the batch size open."""
     names = {old.name: new for old, new in zip(graph.input, inputs, strict=True)}
     names |= {old.name: new for old, new in zip(graph.output, outputs, strict=True)}
-    for number, node in enumerate(graph.node):
-        node.name, node.doc_string = f"{node.op_type}_{number}", ""
+    for node in graph.node:
         for side in (node.input, node.output):
-            side[:] = [item and names.setdefault(item, f"tensor_{len(names)}") for item in side]
-    for weight in graph.initializer:
-        weight.name = names.setdefault(weight.name, f"tensor_{len(names)}")
-    ordered = sorted(graph.initializer, key=lambda weight: weight.name)
-    del graph.initializer[:]
-    graph.initializer.extend(ordered)
-    del graph.value_info[:]
+            side[:] = [names.get(item, item) for item in side]
     for value in (*graph.input, *graph.output):
         value.name = names[value.name]
         value.type.tensor_type.shape.dim[0].dim_param = "clips"

@@ -1,10 +1,19 @@
-"""The multi-level attention network, in Keras 3 and free of any one backend.
+"""The attention family of clip classifiers, in Keras 3 and free of any one backend.
 
-Source: Yu, Barsim, Kong, Yang, "Multi-level attention model for weakly supervised audio
-classification" (arXiv:1803.02353). A stack of dense layers embeds each frame; after some of them
-(the levels) an attention pool turns the frames into one score per class; a last dense layer weighs
-the levels. The attention is normalised over the frames that exist, so a short clip is not averaged
-with its padding.
+All share a trunk of dense layers that embeds each frame. They differ in how the frames of a clip
+become one score per class:
+
+========================== ======================================================================
+``max-pooling``            the best frame's score
+``average-pooling``        the mean of the frames' scores
+``single-attention``       the mean weighed by a learned attention (Kong et al., arXiv:1711.00927)
+``multi-level-attention``  attention pools after several hidden layers (the levels), weighed by a
+                           last dense layer (Yu et al., arXiv:1803.02353)
+``feature-level-attention`` attention over each hidden feature instead of each class, then a dense
+                           layer (Kong et al., arXiv:1903.00765)
+========================== ======================================================================
+
+Attention is normalised over the frames that exist, so a short clip is not averaged with padding.
 """
 
 from __future__ import annotations
@@ -16,37 +25,65 @@ from typing import Any
 from audiosearch.errors import InvalidArgumentError, MissingDependencyError
 from audiosearch.labels import CLASS_COUNT
 
-__all__ = ["NetworkConfig", "build_network"]
+__all__ = ["ARCHITECTURES", "NetworkConfig", "build_network", "import_keras"]
 
+ARCHITECTURES = (
+    "max-pooling",
+    "average-pooling",
+    "single-attention",
+    "multi-level-attention",
+    "feature-level-attention",
+)
+ATTENTIONS = ("sigmoid", "softmax")
 FRAMES = 10
 FRAME_VALUES = 128
+_TINY = 1e-12  # keeps a sum of attentions that are all zero from dividing by it
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Shape of a multi-level attention network.
+    """Shape of a network.
 
     Attributes
     ----------
+    architecture : str
+        One of `ARCHITECTURES`.
     units : int
         Width of each hidden layer.
     layers : int
         How many hidden layers there are.
     levels : tuple of int
-        After which hidden layers (1 is the first) an attention pool stands.
+        Multi-level attention only: after which hidden layers (1 is the first) a pool stands.
+    attention : str
+        What attention is before it is normalised over time: ``sigmoid``, or ``softmax`` over the
+        classes (or features), as the authors' code has it.
+    residual : bool
+        Whether hidden layers after the first add to their input.
     dropout : float
         Share of hidden values dropped in training, 0 up to (not including) 1.
     classes : int
         How many classes are scored.
     """
 
+    architecture: str = "multi-level-attention"
     units: int = 1024
     layers: int = 3
     levels: tuple[int, ...] = (2, 3)
+    attention: str = "sigmoid"
+    residual: bool = False
     dropout: float = 0.5
     classes: int = CLASS_COUNT
 
     def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise InvalidArgumentError(
+                f"architecture must be one of {', '.join(ARCHITECTURES)}, not "
+                f"'{self.architecture}'."
+            )
+        if self.attention not in ATTENTIONS:
+            raise InvalidArgumentError(
+                f"attention must be one of {', '.join(ATTENTIONS)}, not '{self.attention}'."
+            )
         if self.units < 1 or self.layers < 1 or self.classes < 1:
             raise InvalidArgumentError("units, layers and classes must each be at least 1.")
         if not 0 <= self.dropout < 1:
@@ -55,9 +92,13 @@ class NetworkConfig:
             raise InvalidArgumentError(
                 f"levels must name hidden layers from 1 to {self.layers}, not {self.levels}."
             )
+        if len(set(self.levels)) != len(self.levels):
+            raise InvalidArgumentError(f"levels must name a layer once each, not {self.levels}.")
 
 
-def build_network(config: NetworkConfig | None = None, *, precision: str = "float32") -> Any:
+def build_network(
+    config: NetworkConfig | None = None, *, precision: str = "float32", timeline: bool = False
+) -> Any:
     """Build an untrained network.
 
     Parameters
@@ -65,14 +106,19 @@ def build_network(config: NetworkConfig | None = None, *, precision: str = "floa
     config : NetworkConfig, optional
         Its shape.
     precision : str
-        Keras dtype policy of the layers; the scores are float32 in any.
+        Keras dtype policy of the hidden layers; the scores are float32 in any.
+    timeline : bool
+        Whether it also returns what each frame says. The weights are the same either way.
 
     Returns
     -------
     keras.Model
         Inputs ``frames``, float32 (batch, 10, 128), values ``(uint8 - 128) / 128``, and ``mask``,
         float32 (batch, 10), 1 where there is a frame. Output ``scores``, float32 (batch, classes),
-        from 0 to 1.
+        from 0 to 1. With `timeline` a list: ``scores``; the frames' own scores, float32
+        (batch, 10, classes), what the clip's would be if it were that frame alone; and the
+        attention, float32 (batch, 10, classes) or, where it is not by class, (batch, 10, 1), which
+        sums to 1 over a clip's frames.
 
     Raises
     ------
@@ -81,30 +127,20 @@ def build_network(config: NetworkConfig | None = None, *, precision: str = "floa
     """
     config = config or NetworkConfig()
     keras = import_keras()
-    layers = keras.layers
     frames = keras.Input((FRAMES, FRAME_VALUES), name="frames")
     mask = keras.Input((FRAMES,), name="mask")
-    weight = layers.Reshape((FRAMES, 1), name="mask_column")(mask)
-    dense = functools.partial(keras.layers.Dense, dtype=precision)
-    hidden = frames
-    levels = []
-    for number in range(1, config.layers + 1):
-        hidden = dense(config.units, name=f"hidden_{number}")(hidden)
-        hidden = layers.BatchNormalization(name=f"norm_{number}", dtype=precision)(hidden)
-        hidden = layers.Activation("relu", name=f"relu_{number}", dtype=precision)(hidden)
-        hidden = layers.Dropout(config.dropout, name=f"dropout_{number}", dtype=precision)(hidden)
-        if number in config.levels:
-            score = dense(config.classes, activation="sigmoid", name=f"score_{number}")(hidden)
-            attention = dense(config.classes, activation="sigmoid", name=f"attention_{number}")(
-                hidden
-            )
-            levels.append(_weighted_mean(keras, score, attention * weight))
-    joined = levels[0] if len(levels) == 1 else layers.Concatenate(name="levels")(levels)
-    # float32 keeps the loss and small scores exact when the rest runs in mixed precision.
-    scores = layers.Dense(config.classes, activation="sigmoid", dtype="float32", name="scores")(
-        joined
-    )
-    return keras.Model([frames, mask], scores, name="multi_level_attention")
+    column = keras.layers.Reshape((FRAMES, 1), name="mask_column")(mask)
+    hidden = _trunk(keras, config, precision, frames)
+    build = {
+        "max-pooling": _max_pooling,
+        "average-pooling": _average_pooling,
+        "single-attention": _single_attention,
+        "multi-level-attention": _multi_level_attention,
+        "feature-level-attention": _feature_level_attention,
+    }[config.architecture]
+    scores, frame_scores, attention = build(_Layers(keras, config, precision), hidden, column)
+    outputs = [scores, frame_scores * column, attention] if timeline else scores
+    return keras.Model([frames, mask], outputs, name=config.architecture.replace("-", "_"))
 
 
 def import_keras() -> Any:
@@ -116,7 +152,92 @@ def import_keras() -> Any:
     return keras
 
 
-def _weighted_mean(keras: Any, score: Any, attention: Any) -> Any:
-    """Return the mean of the frames' class scores, weighed by attention; (batch, classes)."""
-    ops = keras.ops
-    return ops.sum(attention * score, axis=1) / ops.maximum(ops.sum(attention, axis=1), 1e-12)
+class _Layers:
+    """The layers and operations that the pools share."""
+
+    def __init__(self, keras: Any, config: NetworkConfig, precision: str) -> None:
+        self.ops = keras.ops
+        self.config = config
+        self._dense = functools.partial(keras.layers.Dense, dtype=precision)
+        # float32 keeps the loss and small scores exact when the rest runs in mixed precision.
+        self.scores = keras.layers.Dense(
+            config.classes, activation="sigmoid", dtype="float32", name="scores"
+        )
+        self._concatenate = keras.layers.Concatenate
+
+    def dense(self, values: Any, units: int, activation: str | None, name: str) -> Any:
+        return self._dense(units, activation=activation, name=name)(values)
+
+    def attention(self, hidden: Any, units: int, column: Any, name: str) -> Any:
+        """Return attention that sums to 1 over the frames that exist; (batch, frames, units)."""
+        raw = self.dense(hidden, units, self.config.attention, name) * column
+        total = self.ops.sum(raw, axis=1, keepdims=True)
+        return raw / self.ops.maximum(total, _TINY)
+
+    def join(self, levels: list[Any], name: str) -> Any:
+        return levels[0] if len(levels) == 1 else self._concatenate(name=name)(levels)
+
+    def mean_attention(self, column: Any) -> Any:
+        """Return equal attention to all frames that exist; (batch, frames, 1)."""
+        return column / self.ops.maximum(self.ops.sum(column, axis=1, keepdims=True), _TINY)
+
+
+def _trunk(keras: Any, config: NetworkConfig, precision: str, frames: Any) -> list[Any]:
+    """Return the output of each hidden layer, (batch, frames, units) each."""
+    layers = keras.layers
+    hidden, outputs = frames, []
+    for number in range(1, config.layers + 1):
+        before = hidden
+        hidden = layers.Dense(config.units, dtype=precision, name=f"hidden_{number}")(hidden)
+        hidden = layers.BatchNormalization(dtype=precision, name=f"norm_{number}")(hidden)
+        hidden = layers.Activation("relu", dtype=precision, name=f"relu_{number}")(hidden)
+        hidden = layers.Dropout(config.dropout, dtype=precision, name=f"dropout_{number}")(hidden)
+        if config.residual and number > 1:
+            hidden = layers.Add(dtype=precision, name=f"residual_{number}")([before, hidden])
+        outputs.append(hidden)
+    return outputs
+
+
+def _max_pooling(layers: _Layers, hidden: list[Any], column: Any) -> tuple[Any, Any, Any]:
+    ops = layers.ops
+    frame_scores = layers.scores(hidden[-1])
+    scores = ops.max(frame_scores * column, axis=1)
+    best = ops.cast(frame_scores * column >= ops.expand_dims(scores, 1), "float32") * column
+    return scores, frame_scores, best / ops.maximum(ops.sum(best, axis=1, keepdims=True), _TINY)
+
+
+def _average_pooling(layers: _Layers, hidden: list[Any], column: Any) -> tuple[Any, Any, Any]:
+    frame_scores = layers.scores(hidden[-1])
+    attention = layers.mean_attention(column)
+    return layers.ops.sum(frame_scores * attention, axis=1), frame_scores, attention
+
+
+def _single_attention(layers: _Layers, hidden: list[Any], column: Any) -> tuple[Any, Any, Any]:
+    frame_scores = layers.scores(hidden[-1])
+    attention = layers.attention(hidden[-1], layers.config.classes, column, "attention")
+    return layers.ops.sum(frame_scores * attention, axis=1), frame_scores, attention
+
+
+def _multi_level_attention(layers: _Layers, hidden: list[Any], column: Any) -> tuple[Any, Any, Any]:
+    classes = layers.config.classes
+    pools, frame_pools, attentions = [], [], []
+    for level in sorted(layers.config.levels):
+        score = layers.dense(hidden[level - 1], classes, "sigmoid", f"score_{level}")
+        attention = layers.attention(hidden[level - 1], classes, column, f"attention_{level}")
+        pools.append(layers.ops.sum(attention * score, axis=1))
+        frame_pools.append(score)
+        attentions.append(attention)
+    attention = sum(attentions[1:], attentions[0]) / len(attentions)
+    frame_scores = layers.scores(layers.join(frame_pools, "frame_levels"))
+    return layers.scores(layers.join(pools, "levels")), frame_scores, attention
+
+
+def _feature_level_attention(
+    layers: _Layers, hidden: list[Any], column: Any
+) -> tuple[Any, Any, Any]:
+    ops, units = layers.ops, layers.config.units
+    features = layers.dense(hidden[-1], units, None, "features")
+    attention = layers.attention(hidden[-1], units, column, "attention")
+    pooled = ops.sum(attention * features, axis=1)
+    weight = ops.mean(attention, axis=2, keepdims=True)
+    return layers.scores(pooled), layers.scores(features), weight
