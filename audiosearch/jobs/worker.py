@@ -3,46 +3,68 @@
 It reads pickled tasks from its standard input and writes pickled messages to what was its standard
 output: ``("ready", None)`` once the models are loaded, ``("alive", None)`` now and then during a
 file, and ``("done", Analysis)`` or ``("failed", AudioSearchError)`` at its end. Anything that a
-decoder prints goes to standard error. It ends when its input does, so it never outlives its parent
-for longer than one block of sound.
+decoder prints goes to standard error. It ends as soon as its input does, even in the middle of a
+file, so it does not outlive its parent.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+import queue
 import sys
+import threading
 import time
+import traceback
 from typing import Any, BinaryIO
 
-from audiosearch.errors import AudioDecodeError, AudioSearchError
+from audiosearch.errors import AudioDecodeError, AudioSearchError, InvalidArgumentError
 
 _ALIVE_SECONDS = 1.0
 
 
 def main() -> None:
     """Serve tasks until the input ends."""
-    tasks = sys.stdin.buffer
+    tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, tasks), daemon=True).start()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    code = 0
     try:
         _serve(tasks, answers)
-    except (BrokenPipeError, EOFError, KeyboardInterrupt):
+    except (BrokenPipeError, KeyboardInterrupt):
+        pass
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    # At once: a normal end would wait for the thread that reads.
+    os._exit(code)
+
+
+def _read(source: BinaryIO, tasks: queue.SimpleQueue[Any]) -> None:
+    try:
+        while True:
+            tasks.put(pickle.load(source))
+    finally:
         os._exit(0)
 
 
-def _serve(tasks: BinaryIO, answers: BinaryIO) -> None:
+def _serve(tasks: queue.SimpleQueue[Any], answers: BinaryIO) -> None:
     def send(kind: str, value: Any = None) -> None:
         pickle.dump((kind, value), answers, protocol=pickle.HIGHEST_PROTOCOL)
         answers.flush()
 
-    settings = pickle.load(tasks)
+    settings = tasks.get()
     try:
         from audiosearch.jobs.analysis import Analyzer
 
         analyzer = Analyzer(settings)
     except AudioSearchError as error:
         send("failed", error)
+        return
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        send("failed", AudioSearchError(f"A worker process cannot load its models ({what})."))
         return
     send("ready")
     last = time.monotonic()
@@ -54,9 +76,12 @@ def _serve(tasks: BinaryIO, answers: BinaryIO) -> None:
             send("alive")
 
     while True:
-        path = pickle.load(tasks)
+        path = tasks.get()
         try:
             result = analyzer.analyze(path, on_block=alive)
+        except InvalidArgumentError as error:
+            # What the file holds, not what the caller asked for.
+            send("failed", AudioDecodeError(path, str(error)))
         except AudioSearchError as error:
             send("failed", error)
         except MemoryError:
