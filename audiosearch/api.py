@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.errors import AudioSearchError, LibraryNotFoundError
-from audiosearch.library.library import MANIFEST, Library
+from audiosearch.library.library import Library
+from audiosearch.library.manifest import MANIFEST
 from audiosearch.storage import resource_path
 
 __all__ = ["default_library", "embed", "open_library", "shipped_library"]

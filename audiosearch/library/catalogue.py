@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,13 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.errors import (
-    LibraryBusyError,
-    LibraryDamagedError,
-    LibraryError,
-    StorageError,
-    printable,
-)
+from audiosearch.errors import printable
+from audiosearch.labels import CLASS_COUNT
+from audiosearch.library.database import Database
 
 __all__ = ["Catalogue", "KnownFile", "NewRecording", "Recording", "Skipped"]
 
@@ -38,8 +32,9 @@ CREATE TABLE packed_files (
     mtime_ns INTEGER NOT NULL
 );
 -- Paths are bytes: a file name need not be text. `name` is relative to the root, or a YouTube id.
+-- The number of a recording that was removed is not given to another.
 CREATE TABLE recordings (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     source TEXT NOT NULL,
     root INTEGER REFERENCES roots (id),
     packed_file INTEGER REFERENCES packed_files (id),
@@ -64,9 +59,10 @@ CREATE TABLE skipped (
     root INTEGER NOT NULL REFERENCES roots (id), name BLOB NOT NULL, size INTEGER, mtime_ns INTEGER,
     reason TEXT NOT NULL, PRIMARY KEY (root, name)
 ) WITHOUT ROWID;
+INSERT INTO lengths VALUES ('clips', 0), ('frames', 0), ('changes', 0);
 """
 
-_BUSY_SECONDS = 30.0
+_LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -105,9 +101,14 @@ class NewRecording:
 
 @dataclass(frozen=True)
 class KnownFile:
-    """A file that was indexed, or skipped for a reason, and how it looked then."""
+    """A file that was indexed, or skipped for a reason, and how it looked then.
+
+    `root` and `name` say where it stands in the catalogue, `path` is both joined.
+    """
 
     id: int | None
+    root: int
+    name: bytes
     path: bytes
     size: int
     mtime_ns: int
@@ -134,166 +135,117 @@ class Catalogue:
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
-        self._path = path
-        self._lock = threading.RLock()
-        name = path.absolute().as_uri()
-        try:
-            if writable:
-                self._db = self._connect(f"{name}?mode=rw")
-                self._db.execute("PRAGMA synchronous = FULL")
-            else:
-                self._db = self._connect_readonly(name)
-        except sqlite3.Error as error:
-            raise self._translated(error) from error
+        self.path = path
+        self._db = Database(path, writable=writable)
 
     @staticmethod
     def create(path: Path) -> None:
-        """Make an empty catalogue."""
-        db = sqlite3.connect(path, isolation_level=None)
-        try:
-            db.execute("PRAGMA journal_mode = DELETE")
-            db.executescript(_SCHEMA)
-            db.executemany(
-                "INSERT INTO lengths VALUES (?, 0)", [("clips",), ("frames",), ("changes",)]
-            )
-        finally:
-            db.close()
+        """Make an empty catalogue.
+
+        Raises
+        ------
+        StorageError
+            When it cannot be written.
+        """
+        Database.create(path, _SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._db.close()
-
-    def _connect(self, uri: str) -> sqlite3.Connection:
-        db = sqlite3.connect(
-            uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            db.execute("SELECT rows FROM lengths").fetchall()
-        except sqlite3.Error:
-            db.close()
-            raise
-        return db
-
-    def _connect_readonly(self, name: str) -> sqlite3.Connection:
-        try:
-            return self._connect(f"{name}?mode=ro")
-        except sqlite3.OperationalError:
-            # A folder that cannot be written to at all, or a medium without locks.
-            if os.access(self._path.parent, os.W_OK):
-                raise
-            return self._connect(f"{name}?immutable=1")
-
-    def _translated(self, error: sqlite3.Error) -> LibraryError | StorageError:
-        name = printable(str(self._path))
-        text = str(error)
-        if "locked" in text or "busy" in text:
-            return LibraryBusyError(f"{name} is being written by another process. Try again.")
-        if "full" in text:
-            return StorageError(
-                f"The disk is full: {name} could not be written. Free some space and run the same "
-                "command again; what was reported done is safe."
-            )
-        if "readonly" in text:
-            return StorageError(f"No permission to write {name}. Choose another library.")
-        return LibraryDamagedError(
-            f"{name} cannot be read ({text}), so the library is damaged. Restore the file from a "
-            "backup, or delete the library's folder and index the sounds again."
-        )
-
-    def _all(self, sql: str, *values: Any) -> list[Any]:
-        with self._lock:
-            try:
-                return self._db.execute(sql, values).fetchall()
-            except sqlite3.Error as error:
-                raise self._translated(error) from error
+        self._db.close()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit everything done inside, or nothing of it."""
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield
-                    self._db.execute("UPDATE lengths SET rows = rows + 1 WHERE name = 'changes'")
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    with contextlib.suppress(sqlite3.Error):
-                        self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise self._translated(error) from error
+        with self._db.writing():
+            yield
+            self._db.execute("UPDATE lengths SET rows = rows + 1 WHERE name = 'changes'")
 
     def lengths(self) -> dict[str, int]:
-        """Return the committed rows of the columns, and how often anything was committed."""
-        return dict(self._all("SELECT name, rows FROM lengths"))
+        """Return the committed rows of the columns, and how often anything was committed.
 
-    def layout(self) -> npt.NDArray[np.float64]:
-        """Return (recordings, 5): id, first clip, clips, start, duration, in the clips' order."""
-        rows = self._all(
-            "SELECT id, first_clip, clips, start, duration FROM recordings ORDER BY first_clip"
-        )
-        return np.array(rows, np.float64).reshape(-1, 5)
+        The keys are ``clips``, ``frames`` and ``changes``.
+        """
+        rows = dict(self._db.rows("SELECT name, rows FROM lengths"))
+        with self._db.understanding():
+            return {name: int(rows[name]) for name in ("clips", "frames", "changes")}
+
+    def state(self) -> tuple[dict[str, int], npt.NDArray[np.float64]]:
+        """Return what belongs together: the lengths, and the layout of the recordings.
+
+        Returns
+        -------
+        lengths : dict
+            As `lengths` gives them.
+        layout : float64 (recordings, 5)
+            Id, first clip, clips, start and duration of each, in the order of their clips.
+        """
+        with self._db.reading():
+            lengths = self.lengths()
+            rows = self._db.rows(
+                "SELECT id, first_clip, clips, start, duration FROM recordings ORDER BY first_clip"
+            )
+        with self._db.understanding():
+            return lengths, np.array(rows, np.float64).reshape(-1, 5)
 
     def recordings(self, ids: Iterable[int]) -> dict[int, Recording]:
         """Return recordings by id; ids that do not exist are left out."""
-        found: dict[int, Recording] = {}
-        wanted = [int(i) for i in ids]
+        rows: list[Any] = []
+        wanted = [int(i) for i in ids if 0 < i <= _LARGEST_ID]
         for start in range(0, len(wanted), 500):
             part = wanted[start : start + 500]
             marks = ",".join("?" * len(part))
-            for row in self._all(
+            rows += self._db.rows(
                 "SELECT r.id, r.source, r.name, roots.path, r.start, r.duration, r.first_clip, "
                 "r.clips, r.packed_row, r.labels FROM recordings r LEFT JOIN roots "
                 f"ON roots.id = r.root WHERE r.id IN ({marks})",
                 *part,
-            ):
-                path = None
-                name = printable(os.fsdecode(row[2]))
-                if row[3] is not None:
-                    path = Path(os.fsdecode(os.path.join(row[3], row[2])))  # noqa: PTH118 - bytes
-                    name = printable(str(path))
-                labels = None if row[9] is None else tuple(json.loads(row[9]))
-                found[row[0]] = Recording(row[0], row[1], name, path, *row[4:9], labels)
-        return found
+            )
+        with self._db.understanding():
+            return {row[0]: _recording(row) for row in rows}
 
     def totals(self) -> tuple[int, int, float, float | None]:
         """Return recordings, clips, seconds of sound, and when the last one was added."""
-        return self._all(
+        (row,) = self._db.rows(
             "SELECT count(*), coalesce(sum(clips), 0), coalesce(sum(duration), 0), max(added) "
             "FROM recordings"
-        )[0]
+        )
+        with self._db.understanding():
+            time.gmtime(row[3])
+        return row
 
     def roots(self) -> dict[int, bytes]:
         """Return the folders that paths are relative to."""
-        return dict(self._all("SELECT id, path FROM roots"))
+        return dict(self._db.rows("SELECT id, path FROM roots"))
 
     def known_files(self) -> dict[bytes, KnownFile]:
         """Return every sound file that was indexed or skipped, by absolute path."""
+        rows = self._db.rows(
+            "SELECT NULL, root, roots.path, name, size, mtime_ns, reason FROM skipped "
+            "JOIN roots ON roots.id = root UNION ALL "
+            "SELECT r.id, root, roots.path, name, size, mtime_ns, NULL FROM recordings r "
+            "JOIN roots ON roots.id = root"
+        )
         known: dict[bytes, KnownFile] = {}
-        for sql in (
-            "SELECT NULL, roots.path, name, size, mtime_ns, reason FROM skipped "
-            "JOIN roots ON roots.id = root",
-            "SELECT r.id, roots.path, name, size, mtime_ns, NULL FROM recordings r "
-            "JOIN roots ON roots.id = root",
-        ):
-            for row in self._all(sql):
-                path = os.path.join(row[1], row[2])  # noqa: PTH118 - bytes
-                known[path] = KnownFile(row[0], path, row[3], row[4], row[5])
+        for number, root, folder, name, *rest in rows:
+            path = os.path.join(folder, name)  # noqa: PTH118 - bytes
+            known[path] = KnownFile(number, root, name, path, *rest)
         return known
 
     def skipped(self) -> list[Skipped]:
         """Return the files that could not be used, by path."""
-        return [
-            Skipped(printable(os.fsdecode(known.path)), known.reason)
-            for known in sorted(self.known_files().values(), key=lambda known: known.path)
-            if known.reason is not None
-        ]
+        rows = self._db.rows(
+            "SELECT roots.path, name, reason FROM skipped JOIN roots ON roots.id = root"
+        )
+        found = [(os.path.join(root, name), reason) for root, name, reason in rows]  # noqa: PTH118
+        return [Skipped(printable(os.fsdecode(path)), reason) for path, reason in sorted(found)]
+
+    def skipped_count(self) -> int:
+        """Return how many files could not be used."""
+        return int(self._db.rows("SELECT count(*) FROM skipped")[0][0])
 
     def packed_file(self, path: bytes) -> tuple[int, int, int, int] | None:
         """Return id, size, mtime and rows done of a packed file, or None if it is not known."""
-        rows = self._all(
+        rows = self._db.rows(
             "SELECT id, size, mtime_ns, (SELECT count(*) FROM recordings WHERE packed_file = p.id) "
             "FROM packed_files p WHERE path = ?",
             path,
@@ -304,42 +256,41 @@ class Catalogue:
 
     def add_root(self, path: bytes) -> int:
         """Return the id of a root, made where it is new."""
-        self._db.execute("INSERT OR IGNORE INTO roots (path) VALUES (?)", (path,))
-        return int(self._db.execute("SELECT id FROM roots WHERE path = ?", (path,)).fetchone()[0])
+        self._db.execute("INSERT OR IGNORE INTO roots (path) VALUES (?)", path)
+        return int(self._db.rows("SELECT id FROM roots WHERE path = ?", path)[0][0])
 
     def add_packed_file(self, path: bytes, size: int, mtime_ns: int) -> int:
         """Enter a packed file that is new, or replace one that changed; return its id."""
-        old = self._db.execute("SELECT id FROM packed_files WHERE path = ?", (path,)).fetchone()
-        if old:
+        for (old,) in self._db.rows("SELECT id FROM packed_files WHERE path = ?", path):
             self._db.execute("DELETE FROM recordings WHERE packed_file = ?", old)
             self._db.execute("DELETE FROM packed_files WHERE id = ?", old)
-        cursor = self._db.execute(
-            "INSERT INTO packed_files (path, size, mtime_ns) VALUES (?, ?, ?)",
-            (path, size, mtime_ns),
+        return self._db.execute(
+            "INSERT INTO packed_files (path, size, mtime_ns) VALUES (?, ?, ?)", path, size, mtime_ns
         )
-        return int(cursor.lastrowid or 0)
 
     def add(self, recordings: Sequence[NewRecording]) -> None:
         """Add recordings whose rows are at the end of the columns, in this order."""
-        lengths = dict(self._db.execute("SELECT name, rows FROM lengths").fetchall())
+        lengths = self.lengths()
         clip, frame, now = lengths["clips"], lengths["frames"], time.time()
         rows = []
         for new in recordings:
             labels = None if new.labels is None else json.dumps([int(i) for i in new.labels])
             rows.append(
-                (new.source, new.root, new.packed_file, new.packed_row, new.name, new.size)
-                + (new.mtime_ns, new.start, new.duration, clip, new.clips)
-                + (None if new.frames is None else frame, new.frames, labels, now)
+                (
+                    *(new.source, new.root, new.packed_file, new.packed_row, new.name, new.size),
+                    *(new.mtime_ns, new.start, new.duration, clip, new.clips),
+                    *(None if new.frames is None else frame, new.frames, labels, now),
+                )
             )
             clip += new.clips
             frame += new.frames or 0
-        self._db.executemany(
+        self._db.execute_many(
             "INSERT INTO recordings (source, root, packed_file, packed_row, name, size, mtime_ns, "
             "start, duration, first_clip, clips, first_frame, frames, labels, added) "
             f"VALUES ({','.join('?' * 15)})",
             rows,
         )
-        self._db.executemany(
+        self._db.execute_many(
             "UPDATE lengths SET rows = ? WHERE name = ?", [(clip, "clips"), (frame, "frames")]
         )
 
@@ -347,14 +298,26 @@ class Catalogue:
         """Remember why a file could not be used."""
         self._db.execute(
             "INSERT OR REPLACE INTO skipped VALUES (?, ?, ?, ?, ?)",
-            (root, name, size, mtime_ns, reason),
+            *(root, name, size, mtime_ns, printable(reason)),
         )
 
-    def forget(self, path: bytes) -> None:
-        """Remove what is known of the file at an absolute path."""
-        for root, folder in self._db.execute("SELECT id, path FROM roots").fetchall():
-            prefix = os.path.join(folder, b"")  # noqa: PTH118 - bytes
-            if path.startswith(prefix):
-                values = (root, path[len(prefix) :])
-                self._db.execute("DELETE FROM recordings WHERE root = ? AND name = ?", values)
-                self._db.execute("DELETE FROM skipped WHERE root = ? AND name = ?", values)
+    def forget(self, known: KnownFile) -> None:
+        """Remove what is known of a file."""
+        for table in ("recordings", "skipped"):
+            self._db.execute(
+                f"DELETE FROM {table} WHERE root = ? AND name = ?", known.root, known.name
+            )
+
+
+def _recording(row: Sequence[Any]) -> Recording:
+    number, source, name, root, start, duration, first_clip, clips, packed_row, labels = row
+    path, shown = None, printable(os.fsdecode(name))
+    if root is not None:
+        path = Path(os.fsdecode(os.path.join(root, name)))  # noqa: PTH118 - bytes
+        shown = printable(str(path))
+    classes = None if labels is None else tuple(json.loads(labels))
+    if classes and not set(classes) <= set(range(CLASS_COUNT)):
+        raise ValueError(f"classes {classes}")
+    return Recording(
+        number, source, shown, path, start, duration, first_clip, clips, packed_row, classes
+    )

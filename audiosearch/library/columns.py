@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.errors import LibraryDamagedError, printable
-from audiosearch.storage import storage_errors
+from audiosearch.errors import LibraryDamagedError, LibraryError, printable
+from audiosearch.storage import fsync_folder, storage_errors
 
 __all__ = [
     "Column",
     "decode_scores",
     "encode_scores",
     "encode_vectors",
-    "search_vector",
     "score_codes",
+    "search_vector",
 ]
 
 # A code is the score's logit in steps of 1/16 from -9: fine where scores differ by little, at both
@@ -59,6 +59,42 @@ class Column:
         """
         if rows == 0:
             return np.empty((0, self.width), self.dtype)
+        self._check(rows)
+        try:
+            return np.memmap(self.path, self.dtype, "r", shape=(rows, self.width))
+        except PermissionError:
+            raise LibraryError(f"No permission to read {printable(str(self.path))}.") from None
+
+    def append(self, committed: int, rows: np.ndarray) -> None:
+        """Write `rows` after the first `committed` rows and flush them to the disk.
+
+        Raises
+        ------
+        LibraryDamagedError
+            When the file is missing or shorter than what was committed.
+        StorageError
+            When the disk is full or the file cannot be written; what was committed stays.
+        """
+        if not len(rows):
+            return
+        data = np.ascontiguousarray(rows, self.dtype)
+        self._check(committed)
+        with storage_errors(self.path):
+            # "r+b" keeps what is there; the file is made where it is missing.
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            with os.fdopen(descriptor, "r+b") as file:
+                file.truncate(committed * self.width)
+                file.seek(committed * self.width)
+                file.write(data.data)
+                file.flush()
+                os.fsync(file.fileno())
+            if not committed:
+                fsync_folder(self.path.parent)
+
+    def _check(self, rows: int) -> None:
+        """Make sure that the file holds the first `rows` rows."""
+        if not rows:
+            return
         try:
             size = self.path.stat().st_size
         except OSError:
@@ -69,28 +105,6 @@ class Column:
                 f"{printable(str(self.path))} {what}, so the library is damaged. Restore the file "
                 "from a backup, or delete the library's folder and index the sounds again."
             )
-        return np.memmap(self.path, self.dtype, "r", shape=(rows, self.width))
-
-    def append(self, committed: int, rows: np.ndarray) -> None:
-        """Write `rows` after the first `committed` rows and flush them to the disk.
-
-        Raises
-        ------
-        StorageError
-            When the disk is full or the file cannot be written; what was committed stays.
-        """
-        if not len(rows):
-            return
-        data = np.ascontiguousarray(rows, self.dtype)
-        with storage_errors(self.path):
-            # "r+b" keeps what is there; the file is made where it is missing.
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            with os.fdopen(descriptor, "r+b") as file:
-                file.truncate(committed * self.width)
-                file.seek(committed * self.width)
-                file.write(data.tobytes())
-                file.flush()
-                os.fsync(file.fileno())
 
 
 def encode_scores(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:

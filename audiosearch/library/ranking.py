@@ -54,16 +54,14 @@ def match(node: Node, codes: npt.NDArray[np.uint8]) -> Match:
 
 
 def group(
-    clips: npt.NDArray[np.int64], recordings: npt.NDArray[np.int64]
+    recordings: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Group ranked clips by recording.
 
     Parameters
     ----------
-    clips : int64 (n,)
-        Clips, best first.
     recordings : int64 (n,)
-        The recording of each.
+        The recording of each clip, best clip first; small numbers, 0 or more.
 
     Returns
     -------
@@ -72,11 +70,16 @@ def group(
     of : int64 (n,)
         For each clip, the position of its recording in `order`.
     """
-    unique, first, inverse = np.unique(recordings, return_index=True, return_inverse=True)
-    by_best = np.argsort(first, kind="stable")
-    position = np.empty(len(unique), np.int64)
-    position[by_best] = np.arange(len(unique))
-    return unique[by_best], position[inverse]
+    if not len(recordings):
+        return recordings, recordings
+    place = np.arange(len(recordings))
+    # No sort: this runs over all matching clips at every search.
+    first = np.full(recordings.max() + 1, len(recordings))
+    np.minimum.at(first, recordings, place)
+    order = recordings[first[recordings] == place]
+    position = first  # its values are not needed any more
+    position[order] = np.arange(len(order))
+    return order, position[recordings]
 
 
 def _term(term: Term, codes: npt.NDArray[np.uint8]) -> Match:

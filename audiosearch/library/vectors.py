@@ -5,6 +5,8 @@ The FAISS index is derived from the library's vectors and lives in memory only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,7 +29,7 @@ class VectorIndex:
     def __init__(self, vectors: npt.NDArray[np.int8], live: npt.NDArray[np.bool_]) -> None:
         import faiss
 
-        self._faiss = faiss
+        self._faiss: Any = faiss  # its stubs know SWIG's signatures, not the Python ones
         self._index = faiss.IndexFlatIP(vectors.shape[1])
         for start in range(0, len(vectors), 65536):
             self._index.add(_unit(np.asarray(vectors[start : start + 65536], np.float32)))

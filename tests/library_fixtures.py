@@ -1,0 +1,172 @@
+"""Libraries with made-up scores, and analysis that needs no worker process."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from audiosearch.errors import AudioError
+from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings
+from audiosearch.library.catalogue import NewRecording
+from audiosearch.library.indexing import IndexSummary
+from audiosearch.library.library import Library
+from audiosearch.library.manifest import create_library
+from audiosearch.models import bundled_model
+
+
+def make_library(
+    folder: Path,
+    clips: Sequence[int],
+    codes: np.ndarray,
+    vectors: np.ndarray | None = None,
+) -> Path:
+    """Make a library of files ``/sounds/0.wav`` ... with `clips[i]` clips of the given codes."""
+    lite, classifier = bundled_model("lite"), bundled_model("classifier")
+    create_library(
+        folder,
+        embedder=("lite", lite.sha256),
+        classifier=(str(classifier.manifest["name"]), classifier.sha256),
+    )
+    append(folder, clips, codes, vectors)
+    return folder
+
+
+def append(
+    folder: Path, clips: Sequence[int], codes: np.ndarray, vectors: np.ndarray | None = None
+) -> None:
+    """Add more such recordings to a library."""
+    assert codes.shape == (sum(clips), 527)
+    if vectors is None:
+        vectors = np.random.default_rng(1).integers(-127, 128, (sum(clips), 128))
+    with Library(folder, writable=True) as library:
+        lengths = library.catalogue.lengths()
+        library.scores.append(lengths["clips"], codes)
+        library.vectors.append(lengths["clips"], vectors.astype(np.int8))
+        first = library.catalogue.totals()[0]
+        with library.catalogue.transaction():
+            root = library.catalogue.add_root(b"/sounds")
+            library.catalogue.add(
+                [
+                    NewRecording(
+                        source="file",
+                        name=f"{first + number}.wav".encode(),
+                        start=0.0,
+                        duration=9.6 * count - 3.0,
+                        clips=count,
+                        root=root,
+                        size=1,
+                        mtime_ns=1,
+                    )
+                    for number, count in enumerate(clips)
+                ]
+            )
+
+
+def remove(folder: Path, *names: str) -> None:
+    """Remove recordings of `make_library` again."""
+    with Library(folder, writable=True) as library:
+        known = library.catalogue.known_files()
+        with library.catalogue.transaction():
+            for name in names:
+                library.catalogue.forget(known[b"/sounds/" + name.encode()])
+
+
+def write_sounds(folder: Path, count: int, *, seconds: float = 11.0, seed: int = 4) -> Path:
+    """Write `count` noises, each another one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        samples = random.normal(0, 0.01 * (number + 1) % 0.3 + 0.01, round(8000 * seconds))
+        soundfile.write(folder / f"{number:03}.wav", samples, 8000, subtype="PCM_16")
+    return folder
+
+
+def counts(summary: IndexSummary) -> dict[str, int]:
+    """What a run did, without what took no part."""
+    names = ("added", "updated", "unchanged", "removed")
+    result = {name: getattr(summary, name) for name in names} | {"skipped": len(summary.skipped)}
+    return {name: count for name, count in result.items() if count}
+
+
+def contents(folder: Path) -> dict[str, list[bytes]]:
+    """Every recording with its scores, vectors and frames, clip by clip."""
+    found = {}
+    with Library(folder) as library:
+        lengths = library.catalogue.lengths()
+        scores, vectors = (
+            library.scores.read(lengths["clips"]),
+            library.vectors.read(lengths["clips"]),
+        )
+        frames = library.frames.read(lengths["frames"])
+        rows = library.catalogue._db.rows(
+            "SELECT id, first_clip, clips, first_frame, frames FROM recordings"
+        )
+        for number, clip, clips, frame, count in rows:
+            parts = [scores[clip : clip + clips], vectors[clip : clip + clips]]
+            if frame is not None:
+                parts.append(frames[frame : frame + count])
+            name = library.catalogue.recordings([number])[number].name
+            assert name not in found
+            found[name] = [part.tobytes() for part in parts]
+    return found
+
+
+def run_without_override(code: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run Python so that file permissions hold, as they do not for root."""
+
+    def drop() -> None:
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(place for place in sys.path if place)},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=drop if os.geteuid() == 0 else None,
+    )
+
+
+def make_readonly(folder: Path) -> None:
+    """Take the permission to write from a folder of files."""
+    for path in folder.iterdir():
+        path.chmod(0o444)
+    folder.chmod(0o555)
+
+
+class InProcessPool:
+    """Stands in for `WorkerPool` where a test is about what becomes of its results."""
+
+    seen: list[str]
+    """Names of the files that were analysed, by all pools of a test."""
+
+    def __init__(self, settings: AnalyzerSettings, *, workers: int | None = None) -> None:
+        self._analyzer = _analyzer(settings.embedder)
+
+    def __enter__(self) -> InProcessPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def map(self, paths: Iterable[str]) -> Iterator[Analysis | AudioError]:
+        for path in paths:
+            self.seen.append(Path(path).name)
+            try:
+                yield self._analyzer.analyze(path)
+            except AudioError as error:
+                yield error
+
+
+@functools.cache
+def _analyzer(embedder: str) -> Analyzer:
+    return Analyzer(AnalyzerSettings(embedder=embedder, threads=1))
