@@ -98,17 +98,32 @@ def tag_files(
     workers : int, optional
         How many processes; one a core where None.
 
-    Yields
-    ------
-    TagResult or AudioError
+    Returns
+    -------
+    iterator of TagResult or AudioError
         In the order of `paths`: the tags, or why there are none.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When `top` is not from 1 to 527, or `workers` less than 1.
+    ModelError
+        While iterating, when there is no such embedder.
     """
     _check_top(top)
+    if workers is not None and workers < 1:
+        raise InvalidArgumentError(f"workers must be at least 1, not {workers}.")
     names = [os.fspath(path) for path in paths]
+    count = min(core_count(), len(names)) if workers is None else workers
+    return _tag_files(names, top, AnalyzerSettings(embedder=embedder), count)
+
+
+def _tag_files(
+    names: list[str], top: int, settings: AnalyzerSettings, workers: int
+) -> Iterator[TagResult | AudioError]:
     if not names:
         return
-    count = workers or min(core_count(), len(names))
-    with WorkerPool(AnalyzerSettings(embedder=embedder), workers=count) as pool:
+    with WorkerPool(settings, workers=workers) as pool:
         for result in pool.map(names):
             yield result if isinstance(result, AudioError) else from_analysis(result, top=top)
 
