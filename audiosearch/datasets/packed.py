@@ -117,8 +117,18 @@ class PackedFile:
         """Whether the true classes are known."""
         return "y" in self._file
 
-    def read(self, start: int = 0, stop: int | None = None) -> PackedClips:
+    def chunk_rows(self, name: str = "x") -> int:
+        """Return how many rows of a data set are stored together; 1 where it is not chunked.
+
+        Reading whole chunks decompresses each of them once.
+        """
+        chunks = self._file[name].chunks
+        return 1 if chunks is None else int(chunks[0])
+
+    def read(self, start: int = 0, stop: int | None = None, *, labels: bool = True) -> PackedClips:
         """Read rows `start` up to, not including, `stop` (the end where None).
+
+        Without `labels` the result's ``y`` is None, which saves reading it.
 
         Raises
         ------
@@ -127,12 +137,7 @@ class PackedFile:
         DataError
             When the file cannot be read there, or what stands there cannot be.
         """
-        stop = len(self) if stop is None else stop
-        if not 0 <= start <= stop <= len(self):
-            raise InvalidArgumentError(
-                f"Rows {start} to {stop} are not in {self._name}, which has rows 0 to "
-                f"{len(self) - 1}."
-            )
+        stop = self._check_rows(start, stop)
         x = self._slice("x", start, stop)
         if "n_frames" in self._file:
             n_frames = self._slice("n_frames", start, stop).astype(np.int64)
@@ -142,13 +147,18 @@ class PackedFile:
             filled = x.any(axis=2)
             last = CLIP_FRAMES - filled[:, ::-1].argmax(axis=1)
             n_frames = np.where(filled.any(axis=1), last, 1).astype(np.int64)
-        y = None
-        if self.has_labels:
-            raw = self._slice("y", start, stop)
-            if raw.dtype.kind == "f" and not np.isfinite(raw).all():
-                raise DataError(f"{self._name}: y holds values that are not finite.")
-            y = raw.astype(bool)
+        y = self.read_labels(start, stop) if labels and self.has_labels else None
         return PackedClips(x, n_frames, y)
+
+    def read_labels(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.bool_]:
+        """Read the true classes of rows alone: bool (rows, 527); errors as in `read`."""
+        stop = self._check_rows(start, stop)
+        if not self.has_labels:
+            raise DataError(f"{self._name} has no data set 'y': the true classes are needed here.")
+        raw = self._slice("y", start, stop)
+        if raw.dtype.kind == "f" and not np.isfinite(raw).all():
+            raise DataError(f"{self._name}: y holds values that are not finite.")
+        return np.asarray(raw.astype(bool, copy=False))
 
     def blocks(self, size: int = 1024) -> Iterator[tuple[int, PackedClips]]:
         """Yield (first row, rows) over the whole file, `size` rows at a time."""
@@ -178,6 +188,16 @@ class PackedFile:
         if not np.isfinite(times).all() or (times < 0).any() or (end < start).any():
             raise DataError(f"{self._name}: start and end times must be finite and in order.")
         return times
+
+    def _check_rows(self, start: int, stop: int | None) -> int:
+        """Return where the rows end, if they exist."""
+        stop = len(self) if stop is None else stop
+        if not 0 <= start <= stop <= len(self):
+            raise InvalidArgumentError(
+                f"Rows {start} to {stop} are not in {self._name}, which has rows 0 to "
+                f"{len(self) - 1}."
+            )
+        return stop
 
     def _slice(self, name: str, start: int, stop: int) -> Any:
         try:
