@@ -1,5 +1,6 @@
 """The classifier: network, training, export and scorer."""
 
+import dataclasses
 import json
 import shutil
 import zlib
@@ -13,10 +14,13 @@ from conftest import write_packed
 from audiosearch.classifier.evaluation import evaluate
 from audiosearch.classifier.export import export_classifier
 from audiosearch.classifier.network import NetworkConfig, build_network
+from audiosearch.classifier.sampling import Batches, split_rows
 from audiosearch.classifier.scorer import clip_frames, load_scorer
-from audiosearch.classifier.training import TrainingConfig, split_rows, train
-from audiosearch.datasets.packed import frame_mask
+from audiosearch.classifier.settings import TrainingConfig
+from audiosearch.classifier.training import train
+from audiosearch.datasets.packed import PackedClips, frame_mask
 from audiosearch.errors import DataError, InvalidArgumentError, ModelError, StorageError
+from audiosearch.labels import load_labels
 
 SMALL = NetworkConfig(units=24, layers=3, levels=(1, 3), dropout=0.1)
 FAMILY = {
@@ -252,32 +256,37 @@ def learnable(path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The same training twice."""
-    folder = tmp_path_factory.mktemp("runs")
-    data = learnable(folder / "data.h5")
-    config = TrainingConfig(
+def run_config() -> TrainingConfig:
+    return TrainingConfig(
         epochs=4,
         batch_size=32,
         learning_rate=1e-2,
         ema=0.5,
         seed=3,
+        snapshots=2,
         network=NetworkConfig(units=32, layers=2, levels=(1, 2), dropout=0.1),
     )
-    return data, [train(data, folder / name, config=config) for name in ("one", "two")]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same training twice."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = learnable(folder / "data.h5")
+    return data, [train(data, folder / name, config=run_config()) for name in ("one", "two")]
 
 
 def test_training_learns_and_writes_a_usable_classifier(runs):
     data, (run, _) = runs
     assert run.best.validation_mAP > 0.95
     assert run.epochs[-1].loss < run.epochs[0].loss
-    assert {path.name for path in run.folder.iterdir()} == {
-        "config.json",
-        "metrics.csv",
-        "classifier.onnx",
-        "classifier.json",
-    }
+    names = {path.name.split(".0.")[0] for path in run.folder.iterdir()}
+    assert {"config.json", "metrics.csv", "classifier.onnx", "classifier.json"} < names
+    assert {"checkpoint.npz", "curves.png", "snapshots"} < names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    config = json.loads((run.folder / "config.json").read_text())
+    assert (config["seed"], config["network"]["units"]) == (3, 32)
+    assert config["environment"]["backend"] in ("tensorflow", "torch", "jax")
     assert len((run.folder / "metrics.csv").read_text().splitlines()) == 5
     result = evaluate(data, classifier=run.folder)
     assert (result.clips, result.classes) == (400, 8)
@@ -292,6 +301,125 @@ def test_the_same_seed_gives_the_same_run(runs):
     np.testing.assert_array_equal(
         load_scorer(one.folder).score(x), load_scorer(two.folder).score(x)
     )
+
+
+def test_snapshots_of_the_last_epochs_are_classifiers(runs):
+    data, (run, _) = runs
+    assert sorted(path.name for path in (run.folder / "snapshots").iterdir()) == ["0003", "0004"]
+    for epoch in (3, 4):
+        result = evaluate(data, classifier=run.folder / "snapshots" / f"{epoch:04d}")
+        assert result.mAP > 0.9
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(runs, tmp_path):
+    data, (run, _) = runs
+    config = run_config()
+    folder = tmp_path / "run"
+
+    def stop(result):
+        if result.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(data, folder, config=config, on_epoch=stop)
+    resumed = train(data, folder, config=config, resume=True)
+    assert [epoch.loss for epoch in resumed.epochs] == [epoch.loss for epoch in run.epochs]
+    assert resumed.epochs[-1].validation_mAP == run.epochs[-1].validation_mAP
+    # A finished run has nothing left to do.
+    again = train(data, folder, config=config, resume=True)
+    assert again.epochs == resumed.epochs
+
+
+def test_only_the_same_run_is_resumed(runs, tmp_path):
+    data, (run, _) = runs
+    with pytest.raises(DataError, match="no run"):
+        train(data, tmp_path, resume=True)
+    other = dataclasses.replace(run_config(), seed=4)
+    with pytest.raises(InvalidArgumentError, match="seed"):
+        train(data, run.folder, config=other, resume=True)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run.folder, damaged)
+    (damaged / "checkpoint.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(DataError, match="damaged"):
+        train(data, damaged, config=run_config(), resume=True)
+
+
+def test_training_stops_when_nothing_gets_better(runs, tmp_path):
+    data, _ = runs
+    config = dataclasses.replace(
+        run_config(), epochs=9, patience=1, snapshots=0, schedule="constant", learning_rate=3e-2
+    )
+    run = train(data, tmp_path / "run", config=config)
+    assert len(run.epochs) < 9
+    assert run.best.epoch == len(run.epochs) - 1
+
+
+def batches(config: TrainingConfig, *, clips: int = 64) -> tuple[Batches, PackedClips]:
+    random = np.random.default_rng(8)
+    y = np.zeros((clips, 527), bool)
+    y[:, CAR] = True
+    y[:4] = False
+    y[:4, 20] = True
+    packed = PackedClips(
+        random.integers(0, 256, (clips, 10, 128), dtype=np.uint8), np.full(clips, 10), y
+    )
+    return Batches(packed, np.arange(clips), config), packed
+
+
+CAR = load_labels().by_name("Car").index
+PLAIN = TrainingConfig(batch_size=64, mixup=0, balance=0)
+
+
+def test_rare_classes_are_drawn_more_often_the_larger_the_exponent():
+    def share(balance: float) -> float:
+        drawing, _ = batches(dataclasses.replace(PLAIN, balance=balance))
+        return float(np.mean([drawing.draw()[1][:, 20].mean() for _ in range(100)]))
+
+    # 4 of 64 clips: drawn as often as they are, or as the class of the other 60.
+    assert share(0) == pytest.approx(4 / 64, abs=0.015)
+    assert share(1) == pytest.approx(1 / 2, abs=0.03)
+    assert share(0) < share(0.5) < share(1)
+
+
+def test_a_mixed_clip_is_the_weighted_mean_of_two():
+    drawing, packed = batches(dataclasses.replace(PLAIN, mixup=0.5, balance=1))
+    (frames, mask), targets = drawing.draw()
+    assert targets[:, 20] + targets[:, CAR] == pytest.approx(1)
+    mixed = (targets[:, 20] > 0.05) & (targets[:, 20] < 0.95)
+    assert mixed.sum() > 5
+    originals = (packed.x.astype(np.float32) - 128) / 128
+    row = np.flatnonzero(mixed)[0]
+    share = targets[row, 20]
+    errors = [
+        np.abs(share * a + (1 - share) * b - frames[row]).max()
+        for a in originals[:4]
+        for b in originals[4:]
+    ]
+    assert min(errors) < 1e-5
+    assert mask.all()
+
+
+def test_parents_of_true_classes_become_soft_targets():
+    labels = load_labels()
+    drawing, _ = batches(dataclasses.replace(PLAIN, parents=0.25))
+    _, targets = drawing.draw()
+    row = targets[np.flatnonzero(targets[:, CAR] == 1)[0]]
+    above = [label.index for label in labels if CAR in labels.descendants(label.index)]
+    assert above
+    assert sorted(np.flatnonzero(row == 0.25)) == above
+
+
+def test_frames_are_dropped_and_noise_is_added_but_never_to_padding():
+    drawing, _ = batches(dataclasses.replace(PLAIN, frame_dropout=0.8, noise=0.1))
+    (frames, mask), _ = drawing.draw()
+    assert mask.sum(axis=1).min() >= 1
+    assert mask.mean() == pytest.approx(0.2, abs=0.1)
+    assert not frames[mask == 0].any()
+
+
+def test_label_smoothing_draws_targets_towards_the_middle():
+    drawing, _ = batches(dataclasses.replace(PLAIN, label_smoothing=0.2))
+    assert np.unique(drawing.draw()[1]) == pytest.approx([0.1, 0.9])
 
 
 def test_training_overwrites_nothing_and_refuses_bad_data(runs, tmp_path):
@@ -318,6 +446,13 @@ def test_training_overwrites_nothing_and_refuses_bad_data(runs, tmp_path):
         {"ema": 1.0},
         {"validation": 0.0},
         {"precision": "float8"},
+        {"schedule": "linear"},
+        {"warmup": -1.0},
+        {"noise": -0.1},
+        {"frame_dropout": 1.0},
+        {"parents": 2.0},
+        {"patience": -1},
+        {"snapshots": 99},
     ],
 )
 def test_settings_out_of_range_are_refused(options):

@@ -18,9 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["NETWORK_OPTIONS", "command"]
 
-# Options that are fields of the network's configuration; all others but --data and --out are
-# fields of the training's. A test compares names and defaults with the two classes.
-NETWORK_OPTIONS = ("units", "layers", "levels", "dropout")
+# Options that are fields of the network's configuration; all others but --data, --out and
+# --resume are fields of the training's. A test compares names and defaults with the two classes.
+NETWORK_OPTIONS = (
+    "architecture",
+    "units",
+    "layers",
+    "levels",
+    "attention",
+    "residual",
+    "dropout",
+)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -45,6 +53,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     metavar="RUN",
     help="Folder for the result; it must not exist yet.",
 )
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
 @click.option("--epochs", type=click.IntRange(min=1), default=32, help="How many epochs.")
 @click.option("--batch-size", type=click.IntRange(min=2), default=256, help="Clips a step.")
 @click.option(
@@ -54,6 +63,18 @@ def _numbers(text: str) -> tuple[int, ...]:
     help="Peak of the learning rate's schedule.",
 )
 @click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "constant", "step"]),
+    default="cosine",
+    help="How the learning rate falls: to 0, not at all, or by 10 after half and 3/4.",
+)
+@click.option(
+    "--warmup",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    help="Epochs over which the learning rate rises to its peak.",
+)
+@click.option(
     "--weight-decay", type=click.FloatRange(min=0), default=0.0, help="Decoupled weight decay."
 )
 @click.option(
@@ -61,6 +82,24 @@ def _numbers(text: str) -> tuple[int, ...]:
     type=click.FloatRange(min=0),
     default=0.5,
     help="Parameter of the beta distribution that mixes two clips; 0 for none.",
+)
+@click.option(
+    "--noise",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Standard deviation of noise on the embedding, whose values lie in -1 to 1.",
+)
+@click.option(
+    "--frame-dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    help="Share of a clip's frames left out in training.",
+)
+@click.option(
+    "--parents",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Target of unlabelled classes above a true one in the ontology.",
 )
 @click.option(
     "--balance",
@@ -77,8 +116,20 @@ def _numbers(text: str) -> tuple[int, ...]:
 @click.option(
     "--ema",
     type=click.FloatRange(0, 1, max_open=True),
-    default=0.999,
+    default=0.99,
     help="Momentum of the moving average of the weights; 0 for none.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Stop after so many epochs without a better validation mAP; 0 for never.",
+)
+@click.option(
+    "--snapshots",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Export each of the last so many epochs as well, to average their scores.",
 )
 @click.option(
     "--validation",
@@ -93,6 +144,20 @@ def _numbers(text: str) -> tuple[int, ...]:
     default="float32",
     help="Arithmetic; the mixed ones are for GPUs.",
 )
+@click.option(
+    "--architecture",
+    type=click.Choice(
+        [
+            "max-pooling",
+            "average-pooling",
+            "single-attention",
+            "multi-level-attention",
+            "feature-level-attention",
+        ]
+    ),
+    default="multi-level-attention",
+    help="How a clip's frames become its scores.",
+)
 @click.option("--units", type=click.IntRange(min=1), default=1024, help="Width of a hidden layer.")
 @click.option("--layers", type=click.IntRange(min=1), default=3, help="Hidden layers.")
 @click.option(
@@ -103,16 +168,23 @@ def _numbers(text: str) -> tuple[int, ...]:
     help="After which hidden layers an attention pool stands.",
 )
 @click.option(
+    "--attention",
+    type=click.Choice(["sigmoid", "softmax"]),
+    default="sigmoid",
+    help="Attention before it is normalised over time; softmax is over the classes.",
+)
+@click.option("--residual", is_flag=True, help="Hidden layers add to their input.")
+@click.option(
     "--dropout",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.5,
     help="Share of a layer's values left out in training.",
 )
-def command(data: Path, out: Path, **settings: Any) -> int:
-    """Train the multi-level attention classifier, with a validation split of its own.
+def command(data: Path, out: Path, resume: bool, **settings: Any) -> int:
+    """Train a classifier of the attention family, with a validation split of its own.
 
-    RUN gets the best epoch so far, which `evaluate --classifier RUN` takes, and a table of all
-    epochs. Training needs audiosearch[tensorflow].
+    RUN gets the best epoch so far, which `evaluate --classifier RUN` takes, a table of all epochs,
+    and a checkpoint that --resume goes on from. Training needs audiosearch[tensorflow].
     """
     # TensorFlow's own start-up notes say nothing to a user; its errors stay.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -127,11 +199,14 @@ def command(data: Path, out: Path, **settings: Any) -> int:
             data,
             out,
             config=config,
+            resume=resume,
             on_epoch=lambda result: click.echo(_epoch_line(result, config.epochs)),
             on_step=_step_line() if sys.stderr.isatty() else None,
         )
     except KeyboardInterrupt:
-        return interrupted(f"Interrupted. The best epoch so far is kept in {out}.")
+        return interrupted(
+            f"Interrupted. The best epoch so far is kept in {out}; --resume goes on."
+        )
     click.echo(
         f"Best epoch: {run.best.epoch}, validation mAP {run.best.validation_mAP:.4f}. "
         f"Trained on {run.train_clips:,} clips, chosen on {run.validation_clips:,}. "
