@@ -173,7 +173,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     default="sigmoid",
     help="Attention before it is normalised over time; softmax is over the classes.",
 )
-@click.option("--residual", is_flag=True, help="Hidden layers add to their input.")
+@click.option("--residual", is_flag=True, default=False, help="Hidden layers add to their input.")
 @click.option(
     "--dropout",
     type=click.FloatRange(0, 1, max_open=True),
