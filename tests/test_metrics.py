@@ -116,7 +116,9 @@ def test_lwlrap_by_its_definition(judged):
     for index, values in found.items():
         if values:
             assert per_class[index] == pytest.approx(np.mean(values), abs=1e-12)
-    assert overall == pytest.approx(np.mean([value for values in found.values() for value in values]), abs=1e-12)
+    assert overall == pytest.approx(
+        np.mean([value for values in found.values() for value in values]), abs=1e-12
+    )
 
 
 def test_lwlrap_without_any_label_has_no_value():

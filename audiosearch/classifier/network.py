@@ -37,6 +37,7 @@ ARCHITECTURES = (
 ATTENTIONS = ("sigmoid", "softmax")
 FRAMES = 10
 FRAME_VALUES = 128
+_SOFTMAX_CLIP = 1e-7
 _TINY = 1e-12  # keeps a sum of attentions that are all zero from dividing by it
 
 
@@ -56,7 +57,7 @@ class NetworkConfig:
         Multi-level attention only: after which hidden layers (1 is the first) a pool stands.
     attention : str
         What attention is before it is normalised over time: ``sigmoid``, or ``softmax`` over the
-        classes (or features), as the authors' code has it.
+        classes (or features), clipped to at least 1e-7 from 0 and 1, as the authors' code has it.
     residual : bool
         Whether hidden layers after the first add to their input.
     dropout : float
@@ -170,7 +171,10 @@ class _Layers:
 
     def attention(self, hidden: Any, units: int, column: Any, name: str) -> Any:
         """Return attention that sums to 1 over the frames that exist; (batch, frames, units)."""
-        raw = self.dense(hidden, units, self.config.attention, name) * column
+        raw = self.dense(hidden, units, self.config.attention, name)
+        if self.config.attention == "softmax":
+            raw = self.ops.clip(raw, _SOFTMAX_CLIP, 1 - _SOFTMAX_CLIP)
+        raw = raw * column
         total = self.ops.sum(raw, axis=1, keepdims=True)
         return raw / self.ops.maximum(total, _TINY)
 
