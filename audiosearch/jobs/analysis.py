@@ -15,7 +15,7 @@ from audiosearch.datasets.packed import CLIP_FRAMES
 from audiosearch.embedders import get_embedder
 from audiosearch.errors import EmptyAudioError
 
-__all__ = ["CLIP_SPAN", "Analysis", "Analyzer", "AnalyzerSettings"]
+__all__ = ["CLIP_SPAN", "Analysis", "Analyzer", "AnalyzerSettings", "Segment"]
 
 CLIP_SPAN = CLIP_FRAMES * frontend.PATCH_SECONDS
 """Seconds from the start of a clip to the start of the next: 9.6."""
@@ -31,6 +31,15 @@ class AnalyzerSettings:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A part of a sound file, from `start` to `end` in seconds; to the file's end where None."""
+
+    path: str
+    start: float = 0.0
+    end: float | None = None
+
+
+@dataclass(frozen=True)
 class Analysis:
     """What a sound file holds.
 
@@ -39,7 +48,7 @@ class Analysis:
     path : str
         The file as the caller named it.
     duration : float
-        Its length in seconds.
+        Its length in seconds, or that of the part that was analysed.
     frames : uint8 (n, 128)
         Its embedding, one row each 0.96 s.
     scores : float32 (clips, 527)
@@ -104,14 +113,14 @@ class Analyzer:
         return np.concatenate(frames), samples / audio.SAMPLE_RATE
 
     def analyze(
-        self, path: str | os.PathLike[str], *, on_block: Callable[[], None] | None = None
+        self, path: str | os.PathLike[str] | Segment, *, on_block: Callable[[], None] | None = None
     ) -> Analysis:
-        """Embed and score a whole file.
+        """Embed and score a file, or a part of one.
 
         Parameters
         ----------
-        path : path-like
-            The file.
+        path : path-like or Segment
+            The file, or the part.
         on_block : callable, optional
             Called about every 10 s of sound, as a sign of life.
 
@@ -120,6 +129,7 @@ class Analyzer:
         AudioError
             When the file is missing, unreadable or empty.
         """
-        frames, duration = self.embed(path, on_block=on_block)
+        part = path if isinstance(path, Segment) else Segment(os.fspath(path))
+        frames, duration = self.embed(part.path, start=part.start, end=part.end, on_block=on_block)
         x, n_frames = clip_frames(frames)
-        return Analysis(os.fspath(path), duration, frames, self._scorer.score(x, n_frames))
+        return Analysis(part.path, duration, frames, self._scorer.score(x, n_frames))

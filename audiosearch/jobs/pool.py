@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from types import TracebackType
 
 from audiosearch.errors import AudioError, AudioSearchError, InvalidArgumentError
-from audiosearch.jobs.analysis import Analysis, AnalyzerSettings
+from audiosearch.jobs.analysis import Analysis, AnalyzerSettings, Segment
 from audiosearch.jobs.process import WorkerProcess
+from audiosearch.storage import Closing
 
 __all__ = ["WorkerPool", "core_count"]
 
@@ -28,7 +28,7 @@ STALL_SECONDS = 120.0
 _AHEAD = 8  # results that may wait for an earlier, slower file, a worker
 
 
-class WorkerPool:
+class WorkerPool(Closing):
     """Analyses files in worker processes, results in the order of the files.
 
     Parameters
@@ -64,17 +64,6 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._closed = False
 
-    def __enter__(self) -> WorkerPool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def analyze(self, path: str) -> Analysis:
         """Analyse one file; safe to call from several threads.
 
@@ -89,8 +78,10 @@ class WorkerPool:
         """
         return self._submit(path).result()
 
-    def map(self, paths: Iterable[str]) -> Iterator[Analysis | AudioError]:
+    def map(self, paths: Iterable[str | Segment]) -> Iterator[Analysis | AudioError]:
         """Yield, in the order of `paths`, what each file holds or why it could not be used.
+
+        A `Segment` in place of a path stands for a part of a file.
 
         At most a few files per worker are in flight, so memory does not grow with their number.
 
@@ -129,12 +120,12 @@ class WorkerPool:
         for worker in self._all:
             worker.clear()
 
-    def _submit(self, path: str) -> Future[Analysis]:
+    def _submit(self, path: str | Segment) -> Future[Analysis]:
         if self._closed:
             raise AudioSearchError("The worker pool is closed.")
         return self._threads.submit(self._run, path)
 
-    def _run(self, path: str) -> Analysis:
+    def _run(self, path: str | Segment) -> Analysis:
         with self._lock:
             worker = self._idle.pop()
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audiosearch.errors import AudioDecodeError, AudioSearchError
-from audiosearch.jobs.analysis import Analysis, AnalyzerSettings
+from audiosearch.jobs.analysis import Analysis, AnalyzerSettings, Segment
 
 __all__ = ["WorkerProcess"]
 
@@ -46,8 +46,8 @@ class WorkerProcess:
         self._ended = False
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self, path: str) -> Analysis:
-        """Analyse one file.
+    def run(self, task: str | Segment) -> Analysis:
+        """Analyse one file, or a part of one.
 
         Raises
         ------
@@ -60,11 +60,12 @@ class WorkerProcess:
         """
         for tries in range(1, _TRIES + 1):
             try:
-                kind, value = _ask(self._ready(), path, self._stall)
+                kind, value = _ask(self._ready(), task, self._stall)
             except _LostError as lost:
                 self._check()
                 # What hung once will hang again, and that takes minutes.
                 if lost.stalled or tries == _TRIES:
+                    path = task.path if isinstance(task, Segment) else task
                     raise AudioDecodeError(path, f"Its decoder {lost}.") from None
             else:
                 break

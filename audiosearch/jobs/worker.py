@@ -56,7 +56,7 @@ def _serve(tasks: queue.SimpleQueue[Any], answers: BinaryIO) -> None:
 
     settings = tasks.get()
     try:
-        from audiosearch.jobs.analysis import Analyzer
+        from audiosearch.jobs.analysis import Analyzer, Segment
 
         analyzer = Analyzer(settings)
     except AudioSearchError as error:
@@ -76,9 +76,10 @@ def _serve(tasks: queue.SimpleQueue[Any], answers: BinaryIO) -> None:
             send("alive")
 
     while True:
-        path = tasks.get()
+        task = tasks.get()
+        path = task.path if isinstance(task, Segment) else task
         try:
-            result = analyzer.analyze(path, on_block=alive)
+            result = analyzer.analyze(task, on_block=alive)
         except InvalidArgumentError as error:
             # What the file holds, not what the caller asked for.
             send("failed", AudioDecodeError(path, str(error)))
