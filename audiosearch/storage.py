@@ -15,11 +15,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from audiosearch.errors import AudioSearchError, StorageError, printable
 
 __all__ = [
+    "Closing",
     "atomic_path",
     "fsync_folder",
     "read_json",
@@ -31,6 +32,20 @@ __all__ = [
 
 # Folders of the repository that are installed inside the package.
 _TOP_FOLDERS = {"audiosearch._web": "web", "audiosearch._indexes": "indexes"}
+
+
+class Closing:
+    """Something that holds files or processes until `close`; a ``with`` block calls it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        raise NotImplementedError
 
 
 @contextlib.contextmanager

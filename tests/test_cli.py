@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,15 +93,9 @@ def test_every_embedder_can_be_chosen() -> None:
         assert tuple(option.type.choices) == available_embedders()
 
 
-def test_help_imports_nothing_heavy_and_is_fast(run_command: Run) -> None:
+def test_help_imports_nothing_heavy() -> None:
     heavy = {"numpy", "scipy", "pandas", "flask", "onnxruntime", "faiss", "h5py", "tensorflow"}
     assert not heavy & modules_after("--help")
-    best = 1e9
-    for _ in range(5):
-        began = time.perf_counter()
-        assert run_command("--help").returncode == 0
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.5
 
 
 @pytest.mark.parametrize(

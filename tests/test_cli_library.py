@@ -281,15 +281,9 @@ def test_search_in_a_folder_that_is_no_library(invoke: Invoke, tmp_path: Path) -
         assert str(folder) in done.err
 
 
-def test_search_is_light_and_fast(run_command: Run, library_folder: Path) -> None:
+def test_search_imports_nothing_heavy(library_folder: Path) -> None:
     assert not HEAVY & modules_after("search", "Car", "--library", str(library_folder))
     assert not HEAVY & modules_after("search", "Car")
-    best = 1e9
-    for _ in range(5):
-        began = time.perf_counter()
-        assert run_command("search", "Car").returncode == 0
-        best = min(best, time.perf_counter() - began)
-    assert best < 1.0
 
 
 # similar

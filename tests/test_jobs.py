@@ -192,12 +192,10 @@ def test_a_bad_decoder_costs_its_file_at_most(
 
 @pytest.mark.usefixtures("misdeeds")
 def test_a_decoder_that_hangs_is_given_up(file: Callable[[str], str], tmp_path: Path) -> None:
-    began = time.monotonic()
     with WorkerPool(workers=1, stall=1.0) as pool:
         found, after = kinds(pool.map([file("hang.wav"), file("b.wav")]))
     assert found == "Its decoder gave no sound for 1 s and was stopped."
     assert after == "2 s"
-    assert time.monotonic() - began < 20
     (pid,) = (int(path.suffix[1:]) for path in tmp_path.glob("hang.wav.*"))
     assert not alive(pid)
 
@@ -286,11 +284,9 @@ def test_closing_gives_up_what_is_in_flight(file: Callable[[str], str], tmp_path
     for thread in threads:
         thread.start()
     wait_until(lambda: len(list(tmp_path.glob("hang.wav.*"))) == 2)
-    began = time.monotonic()
     pool.close()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - began < 5
     assert len(errors) == 3
     for path in tmp_path.glob("hang.wav.*"):
         assert not alive(int(path.suffix[1:]))
@@ -305,10 +301,8 @@ def test_closing_while_workers_start(file: Callable[[str], str]) -> None:
     thread = threading.Thread(target=lambda: [None for _ in swallow(results)])
     thread.start()
     wait_until(lambda: children(os.getpid()))
-    began = time.monotonic()
     pool.close()
     thread.join()
-    assert time.monotonic() - began < 5
     assert children(os.getpid()) == []
 
 
@@ -317,13 +311,19 @@ def swallow(results: Iterator[Analysis | AudioError]) -> Iterator[Analysis | Aud
         yield from results
 
 
-def test_a_map_that_is_left_early_ends(file: Callable[[str], str]) -> None:
-    began = time.monotonic()
+def test_a_map_that_is_left_early_takes_no_more_files(file: Callable[[str], str]) -> None:
+    name, taken = file("a.wav"), []
+
+    def names() -> Iterator[str]:
+        for number in range(500):
+            taken.append(number)
+            yield name
+
     with WorkerPool(workers=1) as pool:
-        for result in pool.map([file("a.wav")] * 500):
+        for result in pool.map(names()):
             assert isinstance(result, Analysis)
             break
-    assert time.monotonic() - began < 15
+    assert len(taken) < 50
 
 
 PARENT = """

@@ -439,6 +439,7 @@ def test_info_says_what_is_there_and_what_made_it(library_folder: Path) -> None:
         info = library.info().to_dict()
     assert set(info) == {
         *("folder", "format", "clips", "recordings", "seconds", "embedder", "embedder_hash"),
+        "mixed_with",
         *("classifier", "classifier_hash", "created", "updated", "bytes", "skipped", "version"),
     }
     assert info["recordings"] == len(GOOD_SOUNDS) + 40

@@ -37,8 +37,10 @@ def command(library: Path | None, as_json: bool) -> None:
 
 
 def _shown(name: str, value: object) -> str:
-    if value is None:
+    if value is None or value == []:
         return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if name == "seconds" and isinstance(value, int | float):
         return f"{value:,.0f} ({value / 3600:,.1f} hours)"
     if name == "bytes" and isinstance(value, int):

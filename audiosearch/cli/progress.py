@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from audiosearch.cli.output import count, warn
+from audiosearch.storage import Closing
 
 if TYPE_CHECKING:
     from audiosearch.jobs import Progress
@@ -17,7 +17,7 @@ __all__ = ["IndexProgress"]
 _LINE_SECONDS = 10.0
 
 
-class IndexProgress:
+class IndexProgress(Closing):
     """Shows on stderr how many files are done, how much sound that is, and how fast it goes."""
 
     def __init__(self) -> None:
@@ -26,17 +26,6 @@ class IndexProgress:
         self._bar: Any = None
         self._task: Any = None
         self._terminal = sys.stderr.isatty()
-
-    def __enter__(self) -> IndexProgress:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __call__(self, progress: Progress) -> None:
         """Take the state of the job."""

@@ -21,7 +21,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ import numpy.typing as npt
 
 from audiosearch.errors import DataError, InvalidArgumentError, printable
 from audiosearch.labels import CLASS_COUNT
+from audiosearch.storage import Closing
 
 __all__ = ["CLIP_FRAMES", "CLIP_SECONDS", "FRAME_VALUES", "PackedClips", "PackedFile", "frame_mask"]
 
@@ -56,7 +56,7 @@ class PackedClips:
     y: npt.NDArray[np.bool_] | None
 
 
-class PackedFile:
+class PackedFile(Closing):
     """A packed HDF5 file, open for reading.
 
     Parameters
@@ -94,17 +94,6 @@ class PackedFile:
             self._file.close()
             raise
 
-    def __enter__(self) -> PackedFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __len__(self) -> int:
         return int(self._file["x"].shape[0])
 
@@ -116,6 +105,14 @@ class PackedFile:
     def has_labels(self) -> bool:
         """Whether the true classes are known."""
         return "y" in self._file
+
+    def attribute(self, name: str) -> str | None:
+        """Return a text that stands in the file's attributes; None where there is none."""
+        try:
+            value = self._file.attrs.get(name)
+        except _HDF5_ERRORS as error:
+            raise self._damaged() from error
+        return value if isinstance(value, str) else None
 
     def chunk_rows(self, name: str = "x") -> int:
         """Return how many rows of a data set are stored together; 1 where it is not chunked.

@@ -17,7 +17,6 @@ import os
 import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from audiosearch.library.manifest import CATALOGUE, iso_time, read_manifest
 from audiosearch.library.ranking import group, match
 from audiosearch.library.snapshot import Snapshot, read_snapshot
 from audiosearch.query import parse
+from audiosearch.storage import Closing
 
 if TYPE_CHECKING:
     from audiosearch.library.vectors import VectorIndex
@@ -54,6 +54,7 @@ class LibraryInfo:
     skipped: int
     embedder: str
     embedder_hash: str | None
+    mixed_with: list[str]
     classifier: str
     classifier_hash: str
     created: str
@@ -65,7 +66,7 @@ class LibraryInfo:
         return asdict(self)
 
 
-class Library:
+class Library(Closing):
     """An open library. Searching is safe from several threads.
 
     Parameters
@@ -106,17 +107,6 @@ class Library:
         except BaseException:
             self.catalogue.close()
             raise
-
-    def __enter__(self) -> Library:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close its files."""
@@ -266,6 +256,7 @@ class Library:
             skipped=self.catalogue.skipped_count(),
             embedder=self.manifest["embedder"]["name"],
             embedder_hash=self.manifest["embedder"]["sha256"],
+            mixed_with=[model["name"] for model in self.manifest.get("mixed_with", [])],
             classifier=self.manifest["classifier"]["name"],
             classifier_hash=self.manifest["classifier"]["sha256"],
             created=self.manifest["created"],
