@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from audiosearch.classifier.calibration import Calibration
 from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, frame_mask
 from audiosearch.embedders.base import SPACE
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
@@ -42,6 +43,15 @@ class Scorer:
         The classifier's name.
     weights_hash : str
         SHA-256 of the ONNX file.
+    manifest : mapping
+        What the classifier's manifest says, read-only.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When `threads` is below 1.
+    ModelError
+        When the file cannot be loaded, or the manifest's calibration is not as it must be.
     """
 
     def __init__(self, model: BundledModel, *, threads: int | None = None) -> None:
@@ -51,6 +61,8 @@ class Scorer:
             raise InvalidArgumentError(f"threads must be at least 1, not {threads}.")
         self.name = str(model.manifest.get("name", model.name))
         self.weights_hash = model.sha256
+        self.manifest = model.manifest
+        self._calibration = _read_calibration(model)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
@@ -65,6 +77,34 @@ class Scorer:
             raise ModelError(
                 f"{printable(os.fspath(model.path))} cannot be loaded as a classifier: {error}"
             ) from error
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the manifest holds a calibration."""
+        return self._calibration is not None
+
+    def calibrated(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return calibrated scores; the scores themselves where there is no calibration.
+
+        Parameters
+        ----------
+        scores : float (..., 527)
+            As `score` returns them.
+
+        Returns
+        -------
+        float64 (..., 527)
+            From 0 to 1, in the same order within each class: see
+            `audiosearch.classifier.calibration`.
+
+        Raises
+        ------
+        InvalidArgumentError
+            When the number of classes is another, or a score is not from 0 to 1.
+        """
+        if self._calibration is None:
+            return np.array(scores, np.float64)
+        return self._calibration.apply(scores)
 
     def score(
         self, x: npt.NDArray[np.uint8], n_frames: npt.NDArray[np.integer[Any]] | None = None
@@ -114,6 +154,17 @@ class Scorer:
             (batch,) = self._session.run(None, {"frames": frames, "mask": mask})
             scores[start : start + rows] = batch[:rows]
         return scores
+
+
+def _read_calibration(model: BundledModel) -> Calibration | None:
+    value = model.manifest.get("calibration")
+    if value is None:
+        return None
+    try:
+        return Calibration.from_dict(value, classes=CLASS_COUNT)
+    except InvalidArgumentError as error:
+        path = printable(os.fspath(model.path.with_suffix(".json")))
+        raise ModelError(f"{path}: {error} Calibrate or export the classifier again.") from error
 
 
 def clip_frames(
