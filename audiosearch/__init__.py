@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
     from audiosearch.library.indexing import IndexSummary, index
     from audiosearch.library.library import Library, LibraryInfo
+    from audiosearch.library.packing import PackSummary, pack
     from audiosearch.tagging.tags import TagResult, tag, tag_files, tag_packed
 
 _HOMES = {
@@ -35,6 +36,7 @@ _HOMES = {
     "Library": "library.library",
     "LibraryInfo": "library.library",
     "Moment": "library.hits",
+    "PackSummary": "library.packing",
     "Progress": "jobs.progress",
     "SearchResult": "library.hits",
     "Tag": "library.hits",
@@ -46,6 +48,7 @@ _HOMES = {
     "evaluate": "classifier.evaluation",
     "index": "library.indexing",
     "open_library": "api",
+    "pack": "library.packing",
     "shipped_library": "api",
     "tag": "tagging.tags",
     "tag_files": "tagging.tags",
@@ -62,6 +65,7 @@ __all__ = [
     "Library",
     "LibraryInfo",
     "Moment",
+    "PackSummary",
     "Progress",
     "SearchResult",
     "Tag",
@@ -74,6 +78,7 @@ __all__ = [
     "evaluate",
     "index",
     "open_library",
+    "pack",
     "shipped_library",
     "tag",
     "tag_files",

@@ -18,6 +18,7 @@ COMMANDS = (
     "serve",
     "info",
     "classes",
+    "pack",
     "evaluate",
     "train",
 )

@@ -32,7 +32,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +39,7 @@ import numpy.typing as npt
 from audiosearch.datasets.label_index import LabelIndex, path_list
 from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, PackedFile
 from audiosearch.errors import InvalidArgumentError
+from audiosearch.storage import Closing
 
 __all__ = ["ClipBatch", "ClipStream", "LabelIndex"]
 
@@ -84,7 +84,7 @@ class _Block:
     last: int
 
 
-class ClipStream:
+class ClipStream(Closing):
     """Shuffled, class-balanced batches of one or several packed files.
 
     Parameters
@@ -172,17 +172,6 @@ class ClipStream:
             weights = self.labels.weights(balance, self.rows)
             self._expected = weights * (len(weights) / weights.sum())
         self._blocks = self._cut_blocks()
-
-    def __enter__(self) -> ClipStream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __len__(self) -> int:
         """Return how many batches an epoch has."""
