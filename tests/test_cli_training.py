@@ -18,7 +18,7 @@ from audiosearch.cli import train as train_command
 Invoke = Callable[..., Outcome]
 
 
-def test_evaluate_prints_four_numbers(invoke: Invoke, packed_h5: Path) -> None:
+def test_evaluate_prints_its_figures(invoke: Invoke, packed_h5: Path) -> None:
     done = invoke("evaluate", packed_h5)
     assert done.code == 0
     assert [line.split()[0] for line in done.out.splitlines()] == [
@@ -26,13 +26,38 @@ def test_evaluate_prints_four_numbers(invoke: Invoke, packed_h5: Path) -> None:
         "AUC",
         "d-prime",
         "clips",
+        "lwlrap",
+        "classes",
+        "ECE",
+        "Brier",
     ]
     values = json.loads(invoke("evaluate", packed_h5, "--json").out)
-    assert {"mAP", "AUC", "d_prime", "clips"} <= set(values)
+    assert {"mAP", "AUC", "d_prime", "clips", "lwlrap"} <= set(values)
     assert values["clips"] == 40
     # Random embeddings and random labels: no better than chance.
     assert 0.3 < values["AUC"] < 0.7
     assert f"{values['mAP']:.4f}" in done.out
+    assert values["intervals"] is None
+    # 40 clips cannot hold all classes: what is left out is said.
+    assert values["classes"] + values["classes_left_out"] == 527
+    assert f"{values['classes_left_out']} without a clip left out" in done.out
+
+
+def test_evaluate_prints_intervals_and_names_the_plots(
+    invoke: Invoke, packed_h5: Path, tmp_path: Path
+) -> None:
+    plots = tmp_path / "new" / "plots"
+    done = invoke("evaluate", packed_h5, "--intervals", 20, "--plots", plots)
+    assert done.code == 0, done.err
+    values = json.loads(invoke("evaluate", packed_h5, "--intervals", 20, "--json").out)
+    low, high = values["intervals"]["mAP"]
+    assert low < values["mAP"] < high
+    first = done.out.splitlines()[0]
+    assert first == f"mAP      {values['mAP']:.4f}  ({low:.4f} to {high:.4f})"
+    assert "20 resamples" in done.out
+    for path in plots.iterdir():
+        assert str(path) in done.out
+    assert invoke("evaluate", packed_h5, "--intervals", 1).code == 2
 
 
 def test_evaluate_writes_a_row_a_class(invoke: Invoke, packed_h5: Path, tmp_path: Path) -> None:
@@ -42,7 +67,12 @@ def test_evaluate_writes_a_row_a_class(invoke: Invoke, packed_h5: Path, tmp_path
         rows = list(csv.DictReader(file))
     assert len(rows) == 527
     assert rows[0]["label"] == "Speech"
-    assert 0 <= float(rows[0]["average_precision"]) <= 1
+    for column in ("average_precision", "auc", "lwlrap"):
+        assert 0 <= float(rows[0][column]) <= 1
+    assert int(rows[0]["clips"]) > 0
+    left_out = [row for row in rows if row["clips"] == "0"]
+    assert left_out
+    assert {row["average_precision"] for row in left_out} == {""}
 
 
 @pytest.mark.parametrize("case", ["missing", "no_hdf5", "truncated", "no_labels"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from audiosearch.cli.options import json_option
 from audiosearch.cli.output import count, echo_json
 from audiosearch.errors import printable
+
+if TYPE_CHECKING:
+    from audiosearch.classifier.evaluation import Evaluation
 
 __all__ = ["command"]
 
@@ -30,24 +34,80 @@ __all__ = ["command"]
     show_default="none",
     help="Also write a table with one row a class.",
 )
+@click.option(
+    "--intervals",
+    type=click.IntRange(min=2),
+    metavar="N",
+    show_default="none",
+    help="Also give 95 % confidence intervals, from N resamples of the clips; 200 will do.",
+)
+@click.option(
+    "--plots",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    show_default="none",
+    help="Also draw precision-recall curves and reliability; needs audiosearch[lab].",
+)
 @json_option
-def command(file: Path, classifier: Path | None, per_class: Path | None, as_json: bool) -> None:
+def command(
+    file: Path,
+    classifier: Path | None,
+    per_class: Path | None,
+    intervals: int | None,
+    plots: Path | None,
+    as_json: bool,
+) -> None:
     """Score every clip of a packed data set and compare with its true labels.
 
-    Prints mean average precision (mAP), the mean area under the ROC curve (AUC) and d-prime.
+    Prints mean average precision (mAP), the mean area under the ROC curve (AUC), d-prime, and
+    label-weighted label-ranking average precision (lwlrap); then how far scores are from
+    frequencies, raw and calibrated: expected calibration error (ECE) and Brier score. Classes
+    that no clip has are left out of the means.
     """
     import audiosearch as aus
 
-    result = aus.evaluate(file, classifier=classifier)
+    result = aus.evaluate(file, classifier=classifier, intervals=intervals or 0, plots=plots)
     if per_class is not None:
         result.write_per_class(per_class)
     if as_json:
         echo_json(result.to_dict())
         return
-    click.echo(f"mAP      {result.mAP:.4f}")
-    click.echo(f"AUC      {result.AUC:.4f}")
-    click.echo(f"d-prime  {result.d_prime:.3f}")
-    click.echo(f"clips    {result.clips:,}")
+    for line in _lines(result):
+        click.echo(line)
     if per_class is not None:
         rows = count(len(result.per_class), "class", "classes")
         click.echo(f"{rows} written to {printable(str(per_class))}")
+    for path in result.plots:
+        click.echo(f"plot written to {printable(str(path))}")
+
+
+def _lines(result: Evaluation) -> list[str]:
+    intervals = result.intervals or {}
+
+    def figure(name: str, title: str, digits: int) -> str:
+        line = f"{title:<9}{getattr(result, name):.{digits}f}"
+        if name in intervals:
+            low, high = intervals[name]
+            line += f"  ({low:.{digits}f} to {high:.{digits}f})"
+        return line
+
+    def error(name: str) -> str:
+        line = f"{name:<9}{getattr(result.raw, name):.5f} raw"
+        if result.calibrated is None:
+            return line
+        return f"{line}, {getattr(result.calibrated, name):.5f} calibrated"
+
+    left_out = f"; {result.left_out:,} without a clip left out" if result.left_out else ""
+    lines = [
+        figure("mAP", "mAP", 4),
+        figure("AUC", "AUC", 4),
+        figure("d_prime", "d-prime", 3),
+        f"clips    {result.clips:,}",
+        figure("lwlrap", "lwlrap", 4),
+        f"classes  {result.classes:,}{left_out}",
+        error("ECE"),
+        error("Brier"),
+    ]
+    if intervals:
+        lines.append(f"(in brackets: 95 % intervals from {result.resamples:,} resamples of clips)")
+    return lines
