@@ -31,7 +31,8 @@ FAMILY = {
     "one-level-attention": NetworkConfig(units=24, layers=2, levels=(2,)),
     "residual": NetworkConfig(units=24, layers=3, levels=(1, 2, 3), residual=True),
     "softmax-attention": NetworkConfig(units=24, layers=3, levels=(2, 3), attention="softmax"),
-    "feature-level-attention": NetworkConfig("feature-level-attention", units=24),
+    "feature-level-attention": NetworkConfig("feature-level-attention", units=24, levels=(3,)),
+    "feature-levels": NetworkConfig("feature-level-attention", units=24, levels=(1, 3)),
 }
 
 
@@ -103,8 +104,12 @@ def by_definition(config: NetworkConfig, network, x: np.ndarray, n_frames: np.nd
             weight = attention(hidden[-1], "attention")
             return (weight * sigmoid(dense(hidden[-1], "scores"))).sum(axis=0)
         if config.architecture == "feature-level-attention":
-            weight = attention(hidden[-1], "attention")
-            return sigmoid(dense((weight * dense(hidden[-1], "features")).sum(axis=0), "scores"))
+            levels = []
+            for level in config.levels:
+                weight = attention(hidden[level - 1], f"attention_{level}")
+                features = dense(hidden[level - 1], f"features_{level}")
+                levels.append((weight * features).sum(axis=0))
+            return sigmoid(dense(np.concatenate(levels), "scores"))
         levels = []
         for level in config.levels:
             weight = attention(hidden[level - 1], f"attention_{level}")

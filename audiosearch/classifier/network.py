@@ -3,15 +3,16 @@
 All share a trunk of dense layers that embeds each frame. They differ in how the frames of a clip
 become one score per class:
 
-========================== ======================================================================
-``max-pooling``            the best frame's score
-``average-pooling``        the mean of the frames' scores
-``single-attention``       the mean weighed by a learned attention (Kong et al., arXiv:1711.00927)
-``multi-level-attention``  attention pools after several hidden layers (the levels), weighed by a
-                           last dense layer (Yu et al., arXiv:1803.02353)
+=========================== =====================================================================
+``max-pooling``             the best frame's score
+``average-pooling``         the mean of the frames' scores
+``single-attention``        the mean weighed by a learned attention (Kong et al.,
+                            arXiv:1711.00927)
+``multi-level-attention``   attention pools after several hidden layers (the levels), weighed by
+                            a last dense layer (Yu et al., arXiv:1803.02353)
 ``feature-level-attention`` attention over each hidden feature instead of each class, then a dense
-                           layer (Kong et al., arXiv:1903.00765)
-========================== ======================================================================
+                            layer (Kong et al., arXiv:1903.00765, with one level, the last)
+=========================== =====================================================================
 
 Attention is normalised over the frames that exist, so a short clip is not averaged with padding.
 """
@@ -54,7 +55,8 @@ class NetworkConfig:
     layers : int
         How many hidden layers there are.
     levels : tuple of int
-        Multi-level attention only: after which hidden layers (1 is the first) a pool stands.
+        Multi-level and feature-level attention: after which hidden layers (1 is the first) a
+        pool stands.
     attention : str
         What attention is before it is normalised over time: ``sigmoid``, or ``softmax`` over the
         classes (or features), clipped to at least 1e-7 from 0 and 1, as the authors' code has it.
@@ -231,17 +233,24 @@ def _multi_level_attention(layers: _Layers, hidden: list[Any], column: Any) -> t
         pools.append(layers.ops.sum(attention * score, axis=1))
         frame_pools.append(score)
         attentions.append(attention)
-    attention = sum(attentions[1:], attentions[0]) / len(attentions)
     frame_scores = layers.scores(layers.join(frame_pools, "frame_levels"))
-    return layers.scores(layers.join(pools, "levels")), frame_scores, attention
+    return layers.scores(layers.join(pools, "levels")), frame_scores, _mean(attentions)
 
 
 def _feature_level_attention(
     layers: _Layers, hidden: list[Any], column: Any
 ) -> tuple[Any, Any, Any]:
     ops, units = layers.ops, layers.config.units
-    features = layers.dense(hidden[-1], units, None, "features")
-    attention = layers.attention(hidden[-1], units, column, "attention")
-    pooled = ops.sum(attention * features, axis=1)
-    weight = ops.mean(attention, axis=2, keepdims=True)
-    return layers.scores(pooled), layers.scores(features), weight
+    pools, frame_pools, attentions = [], [], []
+    for level in sorted(layers.config.levels):
+        features = layers.dense(hidden[level - 1], units, None, f"features_{level}")
+        attention = layers.attention(hidden[level - 1], units, column, f"attention_{level}")
+        pools.append(ops.sum(attention * features, axis=1))
+        frame_pools.append(features)
+        attentions.append(ops.mean(attention, axis=2, keepdims=True))
+    frame_scores = layers.scores(layers.join(frame_pools, "frame_levels"))
+    return layers.scores(layers.join(pools, "levels")), frame_scores, _mean(attentions)
+
+
+def _mean(values: list[Any]) -> Any:
+    return sum(values[1:], values[0]) / len(values)
