@@ -18,6 +18,7 @@ from audiosearch.version import __version__
 if TYPE_CHECKING:
     from audiosearch.api import default_library, embed, open_library, shipped_library
     from audiosearch.classifier.evaluation import Evaluation, evaluate
+    from audiosearch.classifier.published import ImportedWeights, import_weights
     from audiosearch.classifier.training import TrainingConfig, TrainingRun, train
     from audiosearch.errors import AudioSearchError
     from audiosearch.jobs.progress import Progress
@@ -32,6 +33,7 @@ _HOMES = {
     "Clip": "library.hits",
     "Evaluation": "classifier.evaluation",
     "Hit": "library.hits",
+    "ImportedWeights": "classifier.published",
     "IndexSummary": "library.indexing",
     "Library": "library.library",
     "LibraryInfo": "library.library",
@@ -46,6 +48,7 @@ _HOMES = {
     "default_library": "api",
     "embed": "api",
     "evaluate": "classifier.evaluation",
+    "import_weights": "classifier.published",
     "index": "library.indexing",
     "open_library": "api",
     "pack": "library.packing",
@@ -61,6 +64,7 @@ __all__ = [
     "Clip",
     "Evaluation",
     "Hit",
+    "ImportedWeights",
     "IndexSummary",
     "Library",
     "LibraryInfo",
@@ -76,6 +80,7 @@ __all__ = [
     "default_library",
     "embed",
     "evaluate",
+    "import_weights",
     "index",
     "open_library",
     "pack",

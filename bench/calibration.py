@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from audiosearch import metrics
 from audiosearch.classifier.calibration import METHODS, fit_calibration
-from audiosearch.classifier.sampling import split_rows
 from audiosearch.classifier.scorer import load_scorer
+from audiosearch.datasets.label_index import LabelIndex
 from audiosearch.datasets.packed import PackedFile
 
 Floats = npt.NDArray[np.float64]
@@ -66,7 +66,7 @@ def main() -> None:
         clips = file.read()
     if clips.y is None:
         raise SystemExit("The file has no labels.")
-    _, rows = split_rows(clips.y, options.validation, options.seed)
+    _, rows = LabelIndex.from_dense(clips.y).split(options.validation, options.seed)
     scorer = load_scorer(options.classifier)
     scores: Floats = np.asarray(scorer.score(clips.x[rows], clips.n_frames[rows]), np.float64)
     truth = clips.y[rows]

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from conftest import write_packed
 
+from audiosearch.classifier.augmentation import Augmentation
 from audiosearch.classifier.evaluation import evaluate
 from audiosearch.classifier.export import export_classifier
 from audiosearch.classifier.network import NetworkConfig, build_network
-from audiosearch.classifier.sampling import Batches, split_rows
 from audiosearch.classifier.scorer import clip_frames, load_scorer
 from audiosearch.classifier.settings import TrainingConfig
 from audiosearch.classifier.training import train
-from audiosearch.datasets.packed import PackedClips, frame_mask
+from audiosearch.datasets.packed import frame_mask
+from audiosearch.datasets.stream import ClipBatch
 from audiosearch.errors import DataError, InvalidArgumentError, ModelError, StorageError
 from audiosearch.labels import load_labels
 
@@ -359,40 +360,34 @@ def test_training_stops_when_nothing_gets_better(runs, tmp_path):
     assert run.best.epoch == len(run.epochs) - 1
 
 
-def batches(config: TrainingConfig, *, clips: int = 64) -> tuple[Batches, PackedClips]:
-    random = np.random.default_rng(8)
-    y = np.zeros((clips, 527), bool)
-    y[:, CAR] = True
-    y[:4] = False
-    y[:4, 20] = True
-    packed = PackedClips(
-        random.integers(0, 256, (clips, 10, 128), dtype=np.uint8), np.full(clips, 10), y
-    )
-    return Batches(packed, np.arange(clips), config), packed
-
-
 CAR = load_labels().by_name("Car").index
-PLAIN = TrainingConfig(batch_size=64, mixup=0, balance=0)
+PLAIN = TrainingConfig(mixup=0)
 
 
-def test_rare_classes_are_drawn_more_often_the_larger_the_exponent():
-    def share(balance: float) -> float:
-        drawing, _ = batches(dataclasses.replace(PLAIN, balance=balance))
-        return float(np.mean([drawing.draw()[1][:, 20].mean() for _ in range(100)]))
+def augmented(config: TrainingConfig, *, clips: int = 64, step: int = 1):
+    """Return (inputs, targets) of clips of which 4 are of class 20, the others cars; and x."""
+    random = np.random.default_rng(8)
+    x = random.integers(0, 256, (clips, 10, 128), dtype=np.uint8)
+    y = np.zeros((clips, 527), bool)
+    y[4:, CAR] = y[:4, 20] = True
+    batch = ClipBatch(x, np.full(clips, 10), y, np.arange(clips))
+    return *Augmentation(config).apply(batch, epoch=1, step=step), x
 
-    # 4 of 64 clips: drawn as often as they are, or as the class of the other 60.
-    assert share(0) == pytest.approx(4 / 64, abs=0.015)
-    assert share(1) == pytest.approx(1 / 2, abs=0.03)
-    assert share(0) < share(0.5) < share(1)
+
+def test_a_step_is_augmented_alike_each_time_and_steps_differ():
+    config = dataclasses.replace(PLAIN, mixup=0.5, noise=0.1, frame_dropout=0.2)
+    once, again, other = (augmented(config, step=step) for step in (1, 1, 2))
+    np.testing.assert_array_equal(once[0][0], again[0][0])
+    np.testing.assert_array_equal(once[1], again[1])
+    assert not np.array_equal(once[0][0], other[0][0])
 
 
 def test_a_mixed_clip_is_the_weighted_mean_of_two():
-    drawing, packed = batches(dataclasses.replace(PLAIN, mixup=0.5, balance=1))
-    (frames, mask), targets = drawing.draw()
+    (frames, mask), targets, x = augmented(dataclasses.replace(PLAIN, mixup=0.5))
     assert targets[:, 20] + targets[:, CAR] == pytest.approx(1)
     mixed = (targets[:, 20] > 0.05) & (targets[:, 20] < 0.95)
-    assert mixed.sum() > 5
-    originals = (packed.x.astype(np.float32) - 128) / 128
+    assert mixed.sum() > 2
+    originals = (x.astype(np.float32) - 128) / 128
     row = np.flatnonzero(mixed)[0]
     share = targets[row, 20]
     errors = [
@@ -406,8 +401,7 @@ def test_a_mixed_clip_is_the_weighted_mean_of_two():
 
 def test_parents_of_true_classes_become_soft_targets():
     labels = load_labels()
-    drawing, _ = batches(dataclasses.replace(PLAIN, parents=0.25))
-    _, targets = drawing.draw()
+    _, targets, _ = augmented(dataclasses.replace(PLAIN, parents=0.25))
     row = targets[np.flatnonzero(targets[:, CAR] == 1)[0]]
     above = [label.index for label in labels if CAR in labels.descendants(label.index)]
     assert above
@@ -415,16 +409,15 @@ def test_parents_of_true_classes_become_soft_targets():
 
 
 def test_frames_are_dropped_and_noise_is_added_but_never_to_padding():
-    drawing, _ = batches(dataclasses.replace(PLAIN, frame_dropout=0.8, noise=0.1))
-    (frames, mask), _ = drawing.draw()
+    (frames, mask), _, _ = augmented(dataclasses.replace(PLAIN, frame_dropout=0.8, noise=0.1))
     assert mask.sum(axis=1).min() >= 1
     assert mask.mean() == pytest.approx(0.2, abs=0.1)
     assert not frames[mask == 0].any()
 
 
 def test_label_smoothing_draws_targets_towards_the_middle():
-    drawing, _ = batches(dataclasses.replace(PLAIN, label_smoothing=0.2))
-    assert np.unique(drawing.draw()[1]) == pytest.approx([0.1, 0.9])
+    _, targets, _ = augmented(dataclasses.replace(PLAIN, label_smoothing=0.2))
+    assert np.unique(targets) == pytest.approx([0.1, 0.9])
 
 
 def test_training_overwrites_nothing_and_refuses_bad_data(runs, tmp_path):
@@ -476,20 +469,6 @@ def test_settings_out_of_range_are_refused(options):
         NetworkConfig("transformer")
     with pytest.raises(InvalidArgumentError, match="softmax"):
         NetworkConfig(attention="hardmax")
-
-
-def test_the_split_holds_out_its_share_of_every_class():
-    random = np.random.default_rng(5)
-    truth = random.random((3000, 40)) < np.geomspace(0.005, 0.2, 40)
-    training, validation = split_rows(truth, 0.1, 0)
-    assert sorted([*training, *validation]) == list(range(3000))
-    assert len(validation) == pytest.approx(300, rel=0.15)
-    assert truth[validation].any(axis=0).all()
-    assert truth[training].any(axis=0).all()
-    again, _ = split_rows(truth, 0.1, 0)
-    other, _ = split_rows(truth, 0.1, 1)
-    np.testing.assert_array_equal(training, again)
-    assert not np.array_equal(training, other)
 
 
 @pytest.mark.data

@@ -1,4 +1,4 @@
-"""Training of the classifier on a packed file, with a validation split of its own.
+"""Training of the classifier on packed files, with a validation split of its own.
 
 Recipe: class-balanced sampling with softened weights, mixup of clips, dropout, Adam with a cosine
 schedule after a short warm-up, and an exponential moving average (EMA) of the weights, which is
@@ -7,10 +7,11 @@ what is validated and kept. The epoch with the best validation mAP is exported.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch import metrics
+from audiosearch.classifier.augmentation import Augmentation, network_inputs
 from audiosearch.classifier.export import export_classifier
 from audiosearch.classifier.network import build_network, import_keras
 from audiosearch.classifier.run import EpochResult, RunFolder
-from audiosearch.classifier.sampling import Batches, network_inputs, split_rows
 from audiosearch.classifier.settings import TrainingConfig
-from audiosearch.datasets.packed import PackedFile
-from audiosearch.errors import DataError, printable
+from audiosearch.datasets.label_index import LabelIndex, path_list
+from audiosearch.datasets.stream import ClipStream
+from audiosearch.errors import DataError
 
 __all__ = ["EpochResult", "TrainingConfig", "TrainingRun", "train"]
+
+_JUDGED_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class TrainingRun:
 
 
 def train(
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
     config: TrainingConfig | None = None,
@@ -53,10 +57,12 @@ def train(
 ) -> TrainingRun:
     """Train a classifier and write it to a folder (see `audiosearch.classifier.run`).
 
+    The clips are streamed from the files, so that the memory taken does not grow with them.
+
     Parameters
     ----------
-    data : path-like
-        Packed HDF5 file with ``x`` and ``y``.
+    data : path-like, or several
+        Packed HDF5 files with ``x`` and ``y``.
     out : path-like
         Folder to make; it must not exist, or be empty, unless `resume`.
     config : TrainingConfig, optional
@@ -72,10 +78,10 @@ def train(
     Raises
     ------
     DataError
-        When the file is not as it must be or holds too few clips, when training diverges, or when
+        When a file is not as it must be or holds too few clips, when training diverges, or when
         there is nothing to resume.
     InvalidArgumentError
-        When a run is resumed with other settings.
+        When a run is resumed with other settings, or a batch is larger than the training split.
     StorageError
         When the folder exists and is not empty, or cannot be written.
     MissingDependencyError
@@ -84,60 +90,68 @@ def train(
     config = config or TrainingConfig()
     import_keras()
     folder = RunFolder(out)
-    with PackedFile(data, labels=True) as file:
-        clips = file.read()
-    training, validation = split_rows(clips.y, config.validation, config.seed)
-    assert clips.y is not None  # split_rows refuses unlabelled clips
-    if resume:
-        folder.check_resumable(config)
-    else:
-        folder.make()
-        facts = {
-            "data": Path(data).name,
-            "train_clips": len(training),
-            "validation_clips": len(validation),
-        }
-        folder.describe(facts, config)
-    batches = Batches(clips, training, config)
-    trainer = _Trainer(config, batches.steps)
-    held_out, truth = list(network_inputs(clips, validation)), clips.y[validation]
-    results = _restore(folder, trainer, batches) if resume else []
-    try:
+    paths = path_list(data)
+    labels = LabelIndex.read(paths)
+    training, validation = labels.split(config.validation, config.seed)
+    with contextlib.closing(folder), contextlib.ExitStack() as opened:
+        stream = opened.enter_context(
+            ClipStream(
+                paths,
+                training,
+                batch_size=config.batch_size,
+                balance=config.balance,
+                seed=config.seed,
+                labels=labels,
+                drop_last=True,
+            )
+        )
+        held_out = opened.enter_context(
+            ClipStream(paths, validation, batch_size=_JUDGED_AT_ONCE, labels=labels)
+        )
+        names = [Path(path).name for path in paths]
+        if resume:
+            folder.check_resumable(config)
+        else:
+            folder.make()
+            facts = {
+                "data": names,
+                "train_clips": len(training),
+                "validation_clips": len(validation),
+            }
+            folder.describe(facts, config)
+        trainer = _Trainer(config, len(stream))
+        augmentation = Augmentation(config)
+        results = _restore(folder, trainer) if resume else []
         for epoch in range(len(results) + 1, config.epochs + 1):
             if _is_stale(results, config.patience):
                 break
             began = time.perf_counter()
             loss = 0.0
-            for step in range(1, batches.steps + 1):
-                loss += trainer.step(*batches.draw())
+            for step, batch in enumerate(stream.epoch(epoch), start=1):
+                loss += trainer.step(*augmentation.apply(batch, epoch=epoch, step=step))
                 if on_step:
-                    on_step(epoch, step, batches.steps)
+                    on_step(epoch, step, len(stream))
             if not math.isfinite(loss):
                 raise DataError(
-                    f"{printable(os.fspath(data))}: training diverged in epoch {epoch} (the loss "
-                    "is not finite). Lower --learning-rate."
+                    f"{', '.join(names)}: training diverged in epoch {epoch} (the loss is not "
+                    "finite). Lower --learning-rate."
                 )
-            scores = trainer.judge(held_out)
+            truth, scores = trainer.judge(held_out)
             result = EpochResult(
                 epoch,
-                loss / batches.steps,
+                loss / len(stream),
                 metrics.macro_mean(metrics.average_precision(truth, scores)),
                 metrics.macro_mean(metrics.roc_auc(truth, scores)),
                 trainer.learning_rate,
                 time.perf_counter() - began,
             )
             results.append(result)
-            _export(folder, trainer, config, results, len(training), Path(data).name)
+            _export(folder, trainer, config, results, len(training), names)
             folder.record(results)
-            folder.save(
-                trainer.arrays(),
-                {"results": [asdict(r) for r in results], "batches": batches.state},
-            )
+            folder.save(trainer.arrays(), {"results": [asdict(r) for r in results]})
             if on_epoch:
                 on_epoch(result)
         folder.draw_curves(results)
-    finally:
-        folder.close()
     return TrainingRun(
         folder.path, _best(results), results, len(training), len(validation), trainer.parameters
     )
@@ -164,14 +178,19 @@ class _Trainer:
         """Train on one batch and return its loss."""
         return float(self._network.train_on_batch(inputs, targets))
 
-    def judge(self, inputs: list[Any]) -> npt.NDArray[np.float32]:
-        """Bring the twin up to date and return its scores."""
+    def judge(self, held_out: ClipStream) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+        """Bring the twin up to date and return the held-out clips' classes and scores."""
         raw = self._network.get_weights()
         if self._averaged:
             self._network.optimizer.finalize_variable_values(self._network.trainable_variables)
         self.twin.set_weights(self._network.get_weights())
         self._network.set_weights(raw)
-        return np.asarray(self.twin.predict(inputs, batch_size=1024, verbose=0))
+        truth, scores = [], []
+        for batch in held_out.epoch(1):
+            truth.append(batch.y)
+            inputs = list(network_inputs(batch.x, batch.n_frames))
+            scores.append(np.asarray(self.twin.predict(inputs, batch_size=1024, verbose=0)))
+        return np.concatenate(truth), np.concatenate(scores)
 
     def arrays(self) -> list[np.ndarray]:
         """Return everything that training changes."""
@@ -215,14 +234,13 @@ class _Trainer:
         )
 
 
-def _restore(folder: RunFolder, trainer: _Trainer, batches: Batches) -> list[EpochResult]:
-    """Set trainer and batches to the last finished epoch and return the epochs so far."""
+def _restore(folder: RunFolder, trainer: _Trainer) -> list[EpochResult]:
+    """Set the trainer to the last finished epoch and return the epochs so far."""
     saved = folder.load()
     if saved is None:
         return []
     arrays, state = saved
     trainer.restore(arrays)
-    batches.state = state["batches"]
     return [EpochResult(**result) for result in state["results"]]
 
 
@@ -232,7 +250,7 @@ def _export(
     config: TrainingConfig,
     results: list[EpochResult],
     train_clips: int,
-    data: str,
+    data: list[str],
 ) -> None:
     """Export the epoch if it is the best so far, or one of the last that are asked for."""
     result = results[-1]

@@ -21,11 +21,15 @@ COMMANDS = (
     "pack",
     "evaluate",
     "train",
+    "import-weights",
 )
 
 
 class LazyGroup(click.Group):
-    """A group whose command NAME is the attribute `command` of ``audiosearch.cli.NAME``."""
+    """A group whose command NAME is the attribute `command` of ``audiosearch.cli.NAME``.
+
+    A hyphen in the name is an underscore in the module's.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands' names in the order of the help."""
@@ -35,9 +39,10 @@ class LazyGroup(click.Group):
         """Import and return one command; None where there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"audiosearch.cli.{cmd_name}").command
+        module = cmd_name.replace("-", "_")
+        command = importlib.import_module(f"audiosearch.cli.{module}").command
         if not isinstance(command, click.Command):
-            raise TypeError(f"audiosearch.cli.{cmd_name}.command is no click command")
+            raise TypeError(f"audiosearch.cli.{module}.command is no click command")
         return command
 
 
