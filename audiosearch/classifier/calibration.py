@@ -192,7 +192,7 @@ def fit_calibration(
         offsets = heights - slopes * _PIVOT
     else:
         slopes = np.repeat(slopes, given.shape[1])
-        offsets = np.repeat(0 * offsets if fixed else offsets, given.shape[1])
+        offsets = np.repeat(np.zeros(1) if fixed else offsets, given.shape[1])
     return Calibration(method, tuple(slopes.tolist()), tuple(offsets.tolist()), fitted_on)
 
 

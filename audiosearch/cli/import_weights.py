@@ -25,7 +25,8 @@ def command(file: Path, out: Path) -> None:
     """Make a classifier from the weights that IBM's or Kong's AudioSet code saved.
 
     FILE.h5 is the final_weights.h5 of their decision_level_multi_attention network, as Keras 2
-    writes it. `evaluate --classifier DIR` takes the result. Needs audiosearch[tensorflow].
+    writes it. `evaluate --classifier DIR` takes the result. Full clips score as in their code; the
+    padding of shorter ones, which it takes for sound, is left out. Needs audiosearch[tensorflow].
     """
     # TensorFlow's own start-up notes say nothing to a user; its errors stay.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
