@@ -396,6 +396,19 @@ def test_embedders_are_mixed_only_on_request(
         aus.index([good_folder, packed_h5], tmp_path / "other")
 
 
+def test_a_packed_file_of_our_own_embedder_goes_with_our_sounds(
+    good_folder: Path, tmp_path: Path
+) -> None:
+    packed = tmp_path / "packed.h5"
+    aus.pack(good_folder, packed)
+    assert (
+        counts(aus.index([good_folder, packed], tmp_path / "lib"))["added"] == 2 * GOOD + 1
+    )  # one sound has two clips
+    with Library(tmp_path / "lib") as library:
+        assert library.info().embedder == "lite"
+        assert library.info().mixed_with == []
+
+
 def test_weights_of_another_version_are_another_embedder(
     library_folder: Path, good_folder: Path
 ) -> None:

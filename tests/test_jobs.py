@@ -192,9 +192,9 @@ def test_a_bad_decoder_costs_its_file_at_most(
 
 @pytest.mark.usefixtures("misdeeds")
 def test_a_decoder_that_hangs_is_given_up(file: Callable[[str], str], tmp_path: Path) -> None:
-    with WorkerPool(workers=1, stall=1.0) as pool:
+    with WorkerPool(workers=1, stall=4.0) as pool:
         found, after = kinds(pool.map([file("hang.wav"), file("b.wav")]))
-    assert found == "Its decoder gave no sound for 1 s and was stopped."
+    assert found == "Its decoder gave no sound for 4 s and was stopped."
     assert after == "2 s"
     (pid,) = (int(path.suffix[1:]) for path in tmp_path.glob("hang.wav.*"))
     assert not alive(pid)

@@ -30,11 +30,22 @@ from audiosearch.errors import DataError, InvalidArgumentError, printable
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.storage import Closing
 
-__all__ = ["CLIP_FRAMES", "CLIP_SECONDS", "FRAME_VALUES", "PackedClips", "PackedFile", "frame_mask"]
+__all__ = [
+    "CLIP_FRAMES",
+    "CLIP_SECONDS",
+    "FRAME_VALUES",
+    "RELEASED",
+    "PackedClips",
+    "PackedFile",
+    "frame_mask",
+]
 
 CLIP_FRAMES = 10
 FRAME_VALUES = 128
 CLIP_SECONDS = 10.0
+
+RELEASED = "audioset-release"
+"""Names the embeddings that AudioSet released; no weights here make them."""
 
 # What h5py raises where the bytes of a file are not what they should be.
 _HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError)

@@ -38,9 +38,9 @@ class Hit:
     Attributes
     ----------
     recording : str
-        Path of the file as it was indexed, or the YouTube id of an AudioSet clip.
+        Path of the file as it was indexed, or the id of a packed row: AudioSet's is a YouTube id.
     source : str
-        ``"file"`` or ``"audioset"``.
+        ``"file"``, ``"audioset"``, or ``"packed"`` for a row of another packed file.
     recording_id, clip : int
         Ids in the library.
     start, end : float

@@ -29,16 +29,13 @@ from audiosearch.jobs import AnalyzerSettings, Progress, WorkerPool, core_count
 from audiosearch.library.catalogue import KnownFile, Skipped
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import LOCK, MANIFEST, create_library, refuse_foreign
-from audiosearch.library.packed_source import index_packed
+from audiosearch.library.packed_source import index_packed, packed_by
 from audiosearch.library.sources import SoundFile, Sources, absolute, find, is_below
 from audiosearch.library.writer import IndexSummary, Writer
 from audiosearch.models import bundled_model
 from audiosearch.storage import storage_errors, write_json
 
-__all__ = ["RELEASED", "IndexSummary", "index"]
-
-RELEASED = "audioset-release"
-"""Stands in a manifest for the embeddings that AudioSet released; no weights here make them."""
+__all__ = ["IndexSummary", "index"]
 
 
 def index(
@@ -98,8 +95,11 @@ def index(
     if workers is not None and workers < 1:
         raise InvalidArgumentError(f"workers must be at least 1, not {workers}.")
     found = find([Path(source) for source in listed])
+    # Opened before anything is made: a file that cannot be used leaves nothing behind.
+    made_by = []
     for path in found.packed:
-        PackedFile(path).close()  # refused before anything is made
+        with PackedFile(path) as file:
+            made_by.append(packed_by(file))
     folder = Path(library)
     if not (folder / MANIFEST).exists():
         if not found.files and not found.packed:
@@ -108,8 +108,7 @@ def index(
     wanted: list[tuple[str, str | None]] = []
     if found.sounds:
         wanted.append((embedder, bundled_model(embedder).sha256))
-    if found.packed:
-        wanted.append((RELEASED, None))
+    wanted.extend(made_by)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _writer_lock(folder):

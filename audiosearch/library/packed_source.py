@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from audiosearch.classifier.scorer import load_scorer
-from audiosearch.datasets.packed import PackedFile
+from audiosearch.datasets.packed import RELEASED, PackedFile
 from audiosearch.library.catalogue import NewRecording
 from audiosearch.library.columns import search_vector
 from audiosearch.library.sources import absolute
@@ -16,6 +16,11 @@ from audiosearch.library.writer import Writer
 __all__ = ["index_packed"]
 
 _ROWS = 512  # are scored and committed at once
+
+
+def packed_by(file: PackedFile) -> tuple[str, str | None]:
+    """Return name and weights' hash of what embedded a packed file."""
+    return file.attribute("embedder") or RELEASED, file.attribute("embedder_sha256")
 
 
 def index_packed(writer: Writer, path: Path) -> None:
@@ -35,6 +40,7 @@ def index_packed(writer: Writer, path: Path) -> None:
     scorer = load_scorer()
     with PackedFile(path) as file:
         ids, times = file.video_ids(), file.times()
+        source = "audioset" if packed_by(file)[0] == RELEASED else "packed"
         known = catalogue.packed_file(name)
         replaced = 0
         if known is None or known[1:3] != (status.st_size, status.st_mtime_ns):
@@ -57,7 +63,7 @@ def index_packed(writer: Writer, path: Path) -> None:
                 labels = None if rows.y is None else np.flatnonzero(rows.y[row - start]).tolist()
                 recordings.append(
                     NewRecording(
-                        source="audioset",
+                        source=source,
                         name=ids[row].encode("utf-8", "surrogateescape"),
                         start=begin,
                         duration=end - begin,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from audiosearch.classifier.scorer import clip_frames
-from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES
+from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, RELEASED
 from audiosearch.datasets.packed_writer import ClipRows
 from audiosearch.datasets.part_file import Done, PartFile, already_there
 from audiosearch.datasets.tfrecord import ReleasedClip, read_clips
@@ -40,8 +40,6 @@ __all__ = ["PackSummary", "pack"]
 _GROUP_SECONDS = 1.0
 _GROUP_STEPS = 200
 _RECORDS_AT_ONCE = 1024
-
-_RELEASED = "audioset-release"
 
 
 @dataclass
@@ -136,7 +134,7 @@ def pack(
     if target.exists() and not part_exists:
         raise already_there(target)
     plan = find_items([Path(source) for source in listed])
-    facts = {"embedder": _RELEASED}
+    facts = {"embedder": RELEASED}
     if not plan.released:
         facts = {"embedder": embedder, "embedder_sha256": bundled_model(embedder).sha256}
     summary = PackSummary(printable(str(target)))

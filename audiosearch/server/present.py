@@ -163,7 +163,7 @@ def player(item: Hit | Clip, moment: Moment | None = None) -> Player:
     """Return what plays a hit or a clip, or another moment of its recording."""
     at = moment or item
     if item.source != "file":
-        if not _YOUTUBE_ID.fullmatch(item.recording):
+        if item.source != "audioset" or not _YOUTUBE_ID.fullmatch(item.recording):
             return Player("none")
         start, end = math.floor(at.start), math.ceil(at.end)
         return Player(
