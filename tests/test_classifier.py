@@ -294,6 +294,9 @@ def test_training_learns_and_writes_a_usable_classifier(runs):
     assert (config["seed"], config["network"]["units"]) == (3, 32)
     assert config["environment"]["backend"] in ("tensorflow", "torch", "jax")
     assert len((run.folder / "metrics.csv").read_text().splitlines()) == 5
+    scorer = load_scorer(str(run.folder))
+    assert scorer.is_calibrated
+    assert sum(scorer.manifest["train_positives"]) == run.train_clips == 360
     result = evaluate(data, classifier=run.folder)
     assert (result.clips, result.classes) == (400, 8)
     assert result.mAP > 0.95

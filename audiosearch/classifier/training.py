@@ -21,9 +21,11 @@ import numpy.typing as npt
 
 from audiosearch import metrics
 from audiosearch.classifier.augmentation import Augmentation, network_inputs
+from audiosearch.classifier.calibration import calibrate_run
 from audiosearch.classifier.export import export_classifier
 from audiosearch.classifier.network import build_network, import_keras
 from audiosearch.classifier.run import EpochResult, RunFolder
+from audiosearch.classifier.scorer import load_scorer
 from audiosearch.classifier.settings import TrainingConfig
 from audiosearch.datasets.label_index import LabelIndex, path_list
 from audiosearch.datasets.stream import ClipStream
@@ -113,14 +115,21 @@ def train(
             folder.check_resumable(config)
         else:
             folder.make()
-            facts = {
-                "data": names,
-                "train_clips": len(training),
-                "validation_clips": len(validation),
-            }
-            folder.describe(facts, config)
+            folder.describe(
+                {
+                    "data": names,
+                    "train_clips": len(training),
+                    "validation_clips": len(validation),
+                },
+                config,
+            )
         trainer = _Trainer(config, len(stream))
         augmentation = Augmentation(config)
+        facts = {
+            "trained_on": names,
+            "train_clips": len(training),
+            "train_positives": labels.counts(training).tolist(),
+        }
         results = _restore(folder, trainer) if resume else []
         for epoch in range(len(results) + 1, config.epochs + 1):
             if _is_stale(results, config.patience):
@@ -146,12 +155,13 @@ def train(
                 time.perf_counter() - began,
             )
             results.append(result)
-            _export(folder, trainer, config, results, len(training), names)
+            _export(folder, trainer, config, results, facts)
             folder.record(results)
             folder.save(trainer.arrays(), {"results": [asdict(r) for r in results]})
             if on_epoch:
                 on_epoch(result)
         folder.draw_curves(results)
+        _calibrate(folder, held_out)
     return TrainingRun(
         folder.path, _best(results), results, len(training), len(validation), trainer.parameters
     )
@@ -249,8 +259,7 @@ def _export(
     trainer: _Trainer,
     config: TrainingConfig,
     results: list[EpochResult],
-    train_clips: int,
-    data: list[str],
+    facts: dict[str, Any],
 ) -> None:
     """Export the epoch if it is the best so far, or one of the last that are asked for."""
     result = results[-1]
@@ -258,14 +267,29 @@ def _export(
     if result.epoch > config.epochs - config.snapshots:
         places.append(folder.path / "snapshots" / f"{result.epoch:04d}")
     for place in places:
-        facts = {
-            "trained_on": data,
-            "train_clips": train_clips,
+        result_facts = {
             "epoch": result.epoch,
             "validation_mAP": round(result.validation_mAP, 6),
             "config": asdict(config),
         }
-        export_classifier(trainer.twin, place, name=config.network.architecture, facts=facts)
+        name = config.network.architecture
+        export_classifier(trainer.twin, place, name=name, facts=facts | result_facts)
+
+
+def _calibrate(folder: RunFolder, held_out: ClipStream) -> None:
+    """Fit the exported classifier's calibration on the clips that chose it."""
+    scorer = load_scorer(os.fspath(folder.path))
+    truth, scores = [], []
+    for batch in held_out.epoch(1):
+        truth.append(batch.y)
+        scores.append(scorer.score(batch.x, batch.n_frames))
+    count = sum(map(len, truth))
+    calibrate_run(
+        folder.path,
+        np.concatenate(scores),
+        np.concatenate(truth),
+        fitted_on=f"{count:,} validation clips",
+    )
 
 
 def _best(results: list[EpochResult]) -> EpochResult:
