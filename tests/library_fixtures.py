@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from audiosearch.classifier.scorer import classifier_identity
 from audiosearch.errors import AudioError
 from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings
 from audiosearch.library.catalogue import NewRecording
@@ -33,7 +34,7 @@ def make_library(
     create_library(
         folder,
         embedder=("lite", lite.sha256),
-        classifier=(str(classifier.manifest["name"]), classifier.sha256),
+        classifier=(str(classifier.manifest["name"]), classifier_identity(classifier)),
     )
     append(folder, clips, codes, vectors)
     return folder

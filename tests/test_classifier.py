@@ -15,7 +15,7 @@ from audiosearch.classifier.augmentation import Augmentation
 from audiosearch.classifier.evaluation import evaluate
 from audiosearch.classifier.export import export_classifier
 from audiosearch.classifier.network import NetworkConfig, build_network
-from audiosearch.classifier.scorer import clip_frames, load_scorer
+from audiosearch.classifier.scorer import Ensemble, clip_frames, load_scorer
 from audiosearch.classifier.settings import TrainingConfig
 from audiosearch.classifier.training import train
 from audiosearch.datasets.packed import frame_mask
@@ -318,6 +318,17 @@ def test_snapshots_of_the_last_epochs_are_classifiers(runs):
     for epoch in (3, 4):
         result = evaluate(data, classifier=run.folder / "snapshots" / f"{epoch:04d}")
         assert result.mAP > 0.9
+    folders = sorted((run.folder / "snapshots").iterdir())
+    x = np.random.default_rng(6).integers(0, 256, (5, 10, 128), dtype=np.uint8)
+    one, two = (load_scorer(str(folder)) for folder in folders)
+    np.testing.assert_allclose(
+        Ensemble([one, two]).score(x), (one.score(x) + two.score(x)) / 2, atol=1e-6
+    )
+    both = evaluate(data, classifier=folders)
+    assert both.classifier_hash not in (one.weights_hash, two.weights_hash)
+    assert both.mAP > 0.9
+    with pytest.raises(InvalidArgumentError):
+        Ensemble([])
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(runs, tmp_path):

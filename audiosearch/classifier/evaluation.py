@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch import metrics
-from audiosearch.classifier.scorer import Scorer, load_scorer
+from audiosearch.classifier.scorer import Ensemble, Scorer, load_scorer
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.labels import load_labels
@@ -150,7 +150,7 @@ class Evaluation:
 def evaluate(
     path: str | os.PathLike[str],
     *,
-    classifier: str | os.PathLike[str] | None = None,
+    classifier: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     intervals: int = 0,
     plots: str | os.PathLike[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -162,7 +162,8 @@ def evaluate(
     path : path-like
         A packed HDF5 file with ``x`` and ``y``.
     classifier : path-like, optional
-        Folder of a training run; the bundled classifier where None.
+        Folder of a training run; the bundled classifier where None. The scores of several, such
+        as a run's snapshots, are averaged.
     intervals : int
         How many resamples of the clips give confidence intervals, 2 or more; 0 for none.
     plots : path-like, optional
@@ -190,7 +191,7 @@ def evaluate(
 
         import_figure()  # fails before the work, not after it
     with PackedFile(path, labels=True) as file:
-        scorer = load_scorer(None if classifier is None else os.fspath(classifier))
+        scorer = _load(classifier)
         scores, truth = _score_all(file, scorer, on_progress)
     precision = metrics.average_precision(truth, scores)
     area = metrics.roc_auc(truth, scores)
@@ -233,7 +234,7 @@ def evaluate(
     )
 
 
-def train_counts(scorer: Scorer) -> npt.NDArray[np.int64] | None:
+def train_counts(scorer: Scorer | Ensemble) -> npt.NDArray[np.int64] | None:
     """Return how many clips of each class a classifier was trained on, (classes,).
 
     None where its manifest does not say, under ``train_positives``.
@@ -244,8 +245,19 @@ def train_counts(scorer: Scorer) -> npt.NDArray[np.int64] | None:
     return np.asarray(counts, np.int64)
 
 
+def _load(
+    classifier: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
+) -> Scorer | Ensemble:
+    if classifier is None:
+        return load_scorer()
+    if isinstance(classifier, str | os.PathLike):
+        return load_scorer(os.fspath(classifier))
+    scorers = [load_scorer(os.fspath(folder)) for folder in classifier]
+    return scorers[0] if len(scorers) == 1 else Ensemble(scorers)
+
+
 def _score_all(
-    file: PackedFile, scorer: Scorer, on_progress: Callable[[int, int], None] | None
+    file: PackedFile, scorer: Scorer | Ensemble, on_progress: Callable[[int, int], None] | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     scores, truth = [], []
     for start, rows in file.blocks():

@@ -7,7 +7,10 @@ classes and the embedding space it was trained on.
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from audiosearch.errors import InvalidArgumentError, ModelError, printable
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.models import BundledModel, bundled_model, read_model
 
-__all__ = ["Scorer", "clip_frames", "load_scorer"]
+__all__ = ["Ensemble", "Scorer", "classifier_identity", "clip_frames", "load_scorer"]
 
 BATCH = 32
 
@@ -155,6 +158,25 @@ class Scorer:
             scores[start : start + rows] = batch[:rows]
         return scores
 
+    def score_calibrated(
+        self, x: npt.NDArray[np.uint8], n_frames: npt.NDArray[np.integer[Any]] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Score clips as `score` does, and calibrate.
+
+        This is what libraries hold and tags show: calibrated scores of different classes can be
+        compared, raw ones cannot.
+        """
+        return self.calibrated(self.score(x, n_frames)).astype(np.float32)
+
+
+def classifier_identity(model: BundledModel) -> str:
+    """Return a SHA-256 over what a classifier's calibrated scores depend on.
+
+    That is the weights and the calibration; libraries hold scores of one identity only.
+    """
+    calibration = json.dumps(model.manifest.get("calibration"), sort_keys=True)
+    return hashlib.sha256(f"{model.sha256} {calibration}".encode()).hexdigest()
+
 
 def _read_calibration(model: BundledModel) -> Calibration | None:
     value = model.manifest.get("calibration")
@@ -165,6 +187,47 @@ def _read_calibration(model: BundledModel) -> Calibration | None:
     except InvalidArgumentError as error:
         path = printable(os.fspath(model.path.with_suffix(".json")))
         raise ModelError(f"{path}: {error} Calibrate or export the classifier again.") from error
+
+
+class Ensemble:
+    """Several classifiers as one: a score is the mean of theirs.
+
+    Parameters
+    ----------
+    scorers : sequence of Scorer
+        At least one.
+
+    Attributes
+    ----------
+    name : str
+        Their names.
+    weights_hash : str
+        SHA-256 of their hashes.
+    """
+
+    is_calibrated = False
+
+    def __init__(self, scorers: Sequence[Scorer]) -> None:
+        if not scorers:
+            raise InvalidArgumentError("An ensemble needs at least one classifier.")
+        self._scorers = tuple(scorers)
+        self.name = " + ".join(scorer.name for scorer in scorers)
+        hashes = "".join(scorer.weights_hash for scorer in scorers)
+        self.weights_hash = hashlib.sha256(hashes.encode()).hexdigest()
+        self.manifest = scorers[0].manifest
+
+    def score(
+        self, x: npt.NDArray[np.uint8], n_frames: npt.NDArray[np.integer[Any]] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Score clips as `Scorer.score` does."""
+        total = self._scorers[0].score(x, n_frames)
+        for scorer in self._scorers[1:]:
+            total += scorer.score(x, n_frames)
+        return total / np.float32(len(self._scorers))
+
+    def calibrated(self, scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Return the scores as they are: a calibration holds for one classifier."""
+        return np.asarray(scores, np.float64)
 
 
 def clip_frames(

@@ -23,8 +23,10 @@ __all__ = ["command"]
     "--classifier",
     type=click.Path(path_type=Path),
     metavar="DIR",
+    multiple=True,
     show_default="the bundled one",
-    help="Folder of a trained classifier, as `audiosearch train` writes it.",
+    help="Folder of a trained classifier, as `audiosearch train` writes it; the scores of several "
+    "are averaged.",
 )
 @click.option(
     "--per-class",
@@ -51,7 +53,7 @@ __all__ = ["command"]
 @json_option
 def command(
     file: Path,
-    classifier: Path | None,
+    classifier: tuple[Path, ...],
     per_class: Path | None,
     intervals: int | None,
     plots: Path | None,
@@ -66,7 +68,9 @@ def command(
     """
     import audiosearch as aus
 
-    result = aus.evaluate(file, classifier=classifier, intervals=intervals or 0, plots=plots)
+    result = aus.evaluate(
+        file, classifier=classifier or None, intervals=intervals or 0, plots=plots
+    )
     if per_class is not None:
         result.write_per_class(per_class)
     if as_json:

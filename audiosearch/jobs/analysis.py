@@ -132,4 +132,4 @@ class Analyzer:
         part = path if isinstance(path, Segment) else Segment(os.fspath(path))
         frames, duration = self.embed(part.path, start=part.start, end=part.end, on_block=on_block)
         x, n_frames = clip_frames(frames)
-        return Analysis(part.path, duration, frames, self._scorer.score(x, n_frames))
+        return Analysis(part.path, duration, frames, self._scorer.score_calibrated(x, n_frames))

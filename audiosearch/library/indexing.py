@@ -16,6 +16,7 @@ from typing import Any
 
 import filelock
 
+from audiosearch.classifier.scorer import classifier_identity
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.embedders import available_embedders
 from audiosearch.errors import (
@@ -114,7 +115,7 @@ def index(
     with _writer_lock(folder):
         if not (folder / MANIFEST).exists():
             scorer = bundled_model("classifier")
-            classifier = (str(scorer.manifest["name"]), scorer.sha256)
+            classifier = (str(scorer.manifest["name"]), classifier_identity(scorer))
             create_library(folder, embedder=wanted[0], classifier=classifier)
         with Library(folder, writable=True) as target:
             _check_match(target, wanted, mix_embedders)
@@ -208,11 +209,12 @@ def _check_match(library: Library, wanted: list[tuple[str, str | None]], mix: bo
     """Refuse what would mix embedders or classifiers in one library."""
     manifest, name = library.manifest, printable(str(library.folder))
     scorer = bundled_model("classifier")
-    if manifest["classifier"]["sha256"] != scorer.sha256:
+    identity = classifier_identity(scorer)
+    if manifest["classifier"]["sha256"] != identity:
         raise LibraryMismatchError(
             f"The library {name} was scored by another classifier "
             f"({manifest['classifier']['name']}, {manifest['classifier']['sha256'][:12]}) than "
-            f"this version brings ({scorer.sha256[:12]}); their scores cannot be compared. Index "
+            f"this version brings ({identity[:12]}); their scores cannot be compared. Index "
             "the sounds into a new folder with --library."
         )
     have = [manifest["embedder"], *manifest.get("mixed_with", [])]

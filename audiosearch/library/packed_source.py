@@ -74,7 +74,7 @@ def index_packed(writer: Writer, path: Path) -> None:
                     )
                 )
             vectors = [search_vector(x[:n]) for x, n in zip(rows.x, rows.n_frames, strict=True)]
-            scores = scorer.score(rows.x, rows.n_frames)
+            scores = scorer.score_calibrated(rows.x, rows.n_frames)
             updated = min(max(replaced - start, 0), stop - start)
             summary.updated += updated
             summary.added += stop - start - updated

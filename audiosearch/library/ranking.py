@@ -17,7 +17,7 @@ from audiosearch.query import All, Node, Not, Term
 
 __all__ = ["MATCH_SCORE", "Match", "group", "match"]
 
-MATCH_SCORE = 0.1
+MATCH_SCORE = 0.05
 """From which score on a clip counts as holding a class."""
 
 _MATCH_CODE = int(encode_scores(np.array([MATCH_SCORE]))[0])

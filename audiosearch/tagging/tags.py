@@ -147,7 +147,7 @@ def tag_packed(path: str | os.PathLike[str], row: int, *, top: int = 5) -> TagRe
         rows = file.read(row, row + 1)
         start, end = file.times()[row]
         recording = file.video_ids()[row]
-    scores = load_scorer().score(rows.x, rows.n_frames)[0]
+    scores = load_scorer().score_calibrated(rows.x, rows.n_frames)[0]
     labels = None
     if rows.y is not None:
         labels = [load_labels()[int(i)].name for i in np.flatnonzero(rows.y[0])]
