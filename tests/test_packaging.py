@@ -19,6 +19,7 @@ import pytest
 from conftest import REPOSITORY
 
 import audiosearch
+from audiosearch.labels import load_labels
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 VERSION = audiosearch.__version__
@@ -125,8 +126,10 @@ def test_the_installed_program_finds_cars_far_from_the_checkout(
     hits = run(installed / "audiosearch", "search", "Car", "--json", cwd=tmp_path)
     found = json.loads(hits.stdout)["hits"]
     assert {hit["recording"] for hit in found} == videos
-    # The best clips sound like cars to the classifier, whatever else it heard.
-    assert all("Vehicle" in {tag["label"] for tag in hit["tags"]} for hit in found[:10])
+    # Most of the best clips truly hold a car or one of its kinds.
+    labels = load_labels()
+    kinds = {labels[index].name for index in labels.resolve("Car")}
+    assert sum(bool(kinds & set(hit["labels"])) for hit in found[:10]) >= 6
 
 
 def test_static_files_of_the_installed_app_are_there(installed: Path, tmp_path: Path) -> None:
