@@ -103,8 +103,10 @@ def parse(query: str, *, labels: Labels | None = None) -> Node:
             query=query[:MAX_LENGTH],
             position=MAX_LENGTH,
         )
-    if not normalize(query):
+    if not query.strip():
         raise QueryError("The query is empty. Try: Car", query=query)
+    if not normalize(query):
+        raise QueryError("There is no word in the query. Try: Car", query=query)
     # A display name is taken whole, whatever brackets and commas it holds.
     whole = _named(query.strip(), labels)
     if whole is not None:

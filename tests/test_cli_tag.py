@@ -61,7 +61,7 @@ def test_a_files_score_is_the_highest_of_its_clips(invoke: Invoke, good_folder: 
 
     path = good_folder / "nested" / "noise.flac"
     row = json_lines(invoke("tag", path, "--json").out)[0]
-    scores = load_scorer().score(*clip_frames(aus.embed(path)))
+    scores = load_scorer().score_calibrated(*clip_frames(aus.embed(path)))
     assert len(scores) == 2
     best = scores.max(axis=0)
     order = np.argsort(-best, kind="stable")[:5]
@@ -127,6 +127,18 @@ def test_a_name_that_is_no_text_comes_back_from_the_json(
     assert done.returncode == 0  # type: ignore[attr-defined]
     line = done.stdout.decode("utf-8")  # type: ignore[attr-defined]
     assert os.fsencode(json.loads(line)["path"]) == name
+
+
+def test_a_name_with_control_characters_stays_on_its_line(
+    invoke: Invoke, good_folder: Path, tmp_path: Path
+) -> None:
+    name = "a\nb\x1b[2Jc.wav"
+    shutil.copy(next(good_folder.glob("*.wav")), tmp_path / name)
+    done = invoke("tag", tmp_path / name, tmp_path / f"no{name}", "--top", 1)
+    assert done.out.count("\n") == 1
+    assert "\x1b" not in done.out + done.err
+    assert r"a\nb\x1b[2Jc.wav: " in done.out
+    assert r"noa\nb\x1b[2Jc.wav: " in done.err
 
 
 def test_a_row_of_a_packed_file(invoke: Invoke, packed_h5: Path) -> None:

@@ -69,7 +69,7 @@ def test_every_display_name_is_a_query_for_its_class():
     ("query", "position", "words"),
     [
         ("", None, "empty"),
-        ("  ,", None, "empty"),
+        ("  ,", None, "no word"),
         ("carr", 0, "No class of sound is called 'carr'"),
         ("dog carr", 4, "carr"),
         ("(dog", 0, "not closed"),

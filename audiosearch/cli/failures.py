@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import click
 
+from audiosearch.cli.output import one_line
 from audiosearch.errors import AudioSearchError, QueryError, printable
 
 __all__ = [
@@ -137,7 +138,7 @@ def _columns(text: str) -> int:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(printable(text).split())
+    return one_line(" ".join(text.split()))
 
 
 def _leave_quietly() -> int:

@@ -8,8 +8,7 @@ import click
 
 from audiosearch.cli.libraries import opened
 from audiosearch.cli.options import json_option, library_option
-from audiosearch.cli.output import count, echo_json
-from audiosearch.errors import printable
+from audiosearch.cli.output import clock, count, echo_json, one_line
 
 __all__ = ["command"]
 
@@ -31,7 +30,7 @@ def command(library: Path | None, as_json: bool) -> None:
             click.echo(f"{name.replace('_', ' '):<{width}}  {_shown(name, value)}")
         skipped = lib.skipped()
         for item in skipped[:_SHOWN_SKIPPED]:
-            click.echo(f"  skipped {printable(item.path)}: {printable(item.reason)}")
+            click.echo(f"  skipped {one_line(item.path)}: {one_line(item.reason)}")
         if len(skipped) > _SHOWN_SKIPPED:
             click.echo(f"  and {count(len(skipped) - _SHOWN_SKIPPED, 'more file')}")
 
@@ -42,7 +41,7 @@ def _shown(name: str, value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if name == "seconds" and isinstance(value, int | float):
-        return f"{value:,.0f} ({value / 3600:,.1f} hours)"
+        return f"{value:,.0f} ({clock(value)})"
     if name == "bytes" and isinstance(value, int):
         return f"{value:,} ({value / 1e6:,.1f} MB)"
-    return f"{value:,}" if type(value) is int else printable(str(value))
+    return f"{value:,}" if type(value) is int else one_line(str(value))

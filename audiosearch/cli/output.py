@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,15 @@ __all__ = [
     "count",
     "echo_json",
     "hit_lines",
+    "one_line",
     "result_lines",
     "span",
     "tags_text",
     "warn",
     "youtube_link",
 ]
+
+_CONTROLS = ("Cc", "Zl", "Zp")
 
 
 def echo_json(value: Any, *, indent: int | None = 2) -> None:
@@ -37,9 +41,20 @@ def echo_json(value: Any, *, indent: int | None = 2) -> None:
     click.echo(text.encode("utf-8", "backslashreplace"))
 
 
+def one_line(text: str) -> str:
+    """Return a text, such as a file's name, that takes one line and cannot steer a terminal.
+
+    Control characters and line separators are shown escaped.
+    """
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _CONTROLS else c
+        for c in printable(text)
+    )
+
+
 def warn(message: str) -> None:
     """Print one line on stderr."""
-    click.echo(printable(message), err=True)
+    click.echo(one_line(message), err=True)
 
 
 def clock(seconds: float) -> str:
@@ -70,13 +85,14 @@ def youtube_link(video: str, start: float) -> str:
     return f"https://www.youtube.com/watch?v={video}&t={math.floor(start)}s"
 
 
-def hit_lines(number: int, hit: Hit) -> list[str]:
-    """Return the lines that show one hit."""
+def hit_lines(number: int, hit: Hit, *, keyword: bool) -> list[str]:
+    """Return the lines that show one hit; the score is its label's only for a keyword search."""
     indent = " " * 6
+    label = f"{hit.label}  " if keyword else ""
     lines = [
         (
-            f"{number:>4}. {hit.score:.2f}  {hit.label}  {span(hit.start, hit.end)}  "
-            f"{printable(hit.recording)}"
+            f"{number:>4}. {hit.score:.2f}  {label}{span(hit.start, hit.end)}  "
+            f"{one_line(hit.recording)}"
         ),
         f"{indent}{tags_text(hit.tags)}",
     ]
@@ -94,12 +110,12 @@ def hit_lines(number: int, hit: Hit) -> list[str]:
 def result_lines(result: SearchResult, *, subject: str) -> Sequence[str]:
     """Return the lines that show a page of hits; `subject` says what was searched for."""
     found = (
-        f"{count(result.total, 'recording')} for {printable(subject)} "
+        f"{count(result.total, 'recording')} for {one_line(subject)} "
         f"({count(result.total_clips, 'clip')})"
     )
     if not result.hits:
         return [f"{found}, none at offset {result.offset:,}." if result.total else f"{found}."]
     lines = [found + (":" if result.offset == 0 else f", from number {result.offset + 1:,}:")]
     for number, hit in enumerate(result.hits, start=result.offset + 1):
-        lines += hit_lines(number, hit)
+        lines += hit_lines(number, hit, keyword=result.query is not None)
     return lines

@@ -9,12 +9,10 @@ import click
 
 from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED, interrupted
 from audiosearch.cli.options import embedder_option, json_option, top_option
-from audiosearch.cli.output import count, echo_json, span, tags_text, warn, youtube_link
+from audiosearch.cli.output import count, echo_json, one_line, span, tags_text, warn, youtube_link
 from audiosearch.errors import AudioDecodeError, AudioError, AudioNotFoundError, printable
 
 __all__ = ["command"]
-
-_PACKED = (".h5", ".hdf5")
 
 
 @click.command()
@@ -37,7 +35,9 @@ def command(
     A file's score for a class is the highest of its clips of 9.6 seconds. A folder stands for
     all sound files in it. Files that cannot be read are skipped and listed at the end.
     """
-    packed = [name for name in files if name.lower().endswith(_PACKED)]
+    from audiosearch.library.sources import PACKED_SUFFIXES
+
+    packed = [name for name in files if name.lower().endswith(PACKED_SUFFIXES)]
     if clip is not None:
         if len(files) != 1 or not packed:
             raise click.UsageError("--clip N takes exactly one packed data set (FILE.h5).")
@@ -82,7 +82,7 @@ def _tag_files(files: tuple[str, ...], *, top: int, embedder: str, as_json: bool
                 # The path as it was given, even where it is no valid text.
                 echo_json(result.to_dict() | {"path": result.path}, indent=None)
             else:
-                click.echo(f"{printable(result.path)}: {tags_text(result.tags)}")
+                click.echo(f"{one_line(result.path)}: {tags_text(result.tags)}")
     except KeyboardInterrupt:
         _report(done, skipped)
         return interrupted("Interrupted.")
