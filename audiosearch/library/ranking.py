@@ -2,7 +2,8 @@
 
 A clip matches a term when one of the term's classes scores at least `MATCH_SCORE`; the term's score
 is that of its best class. AND multiplies the scores of its terms, OR takes the best, and NOT leaves
-out what its part would find.
+out what surely holds its part: a score of at least `EXCLUDE_SCORE`. Finding a little too much only
+makes the list longer at its end; leaving out a little too much loses a clip.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import numpy.typing as npt
 from audiosearch.library.columns import decode_scores, encode_scores
 from audiosearch.query import All, Node, Not, Term
 
-__all__ = ["MATCH_SCORE", "Match", "group", "match"]
+__all__ = ["EXCLUDE_SCORE", "MATCH_SCORE", "Match", "group", "match"]
 
-MATCH_SCORE = 0.05
-"""From which score on a clip counts as holding a class."""
+MATCH_SCORE = 0.02
+"""From which score on a clip is found."""
 
-_MATCH_CODE = int(encode_scores(np.array([MATCH_SCORE]))[0])
+EXCLUDE_SCORE = 0.2
+"""From which score on a clip is left out by NOT."""
+
+_MATCH_CODE, _EXCLUDE_CODE = encode_scores(np.array([MATCH_SCORE, EXCLUDE_SCORE])).tolist()
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,7 @@ class Match:
 
 def match(node: Node, codes: npt.NDArray[np.uint8]) -> Match:
     """Match a query against score codes, uint8 (clips, 527)."""
-    if isinstance(node, Term):
-        return _term(node, codes)
-    if isinstance(node, Not):
-        found = ~match(node.part, codes).found
-        return Match(found, np.ones(len(codes), np.float32), np.full(len(codes), -1, np.int16))
-    parts = [match(part, codes) for part in node.parts]
-    return _all(parts) if isinstance(node, All) else _any(parts)
+    return _match(node, codes, _MATCH_CODE)
 
 
 def group(
@@ -82,13 +80,23 @@ def group(
     return order, position[recordings]
 
 
-def _term(term: Term, codes: npt.NDArray[np.uint8]) -> Match:
+def _match(node: Node, codes: npt.NDArray[np.uint8], least: int) -> Match:
+    if isinstance(node, Term):
+        return _term(node, codes, least)
+    if isinstance(node, Not):
+        found = ~_match(node.part, codes, _EXCLUDE_CODE).found
+        return Match(found, np.ones(len(codes), np.float32), np.full(len(codes), -1, np.int16))
+    parts = [_match(part, codes, least) for part in node.parts]
+    return _all(parts) if isinstance(node, All) else _any(parts)
+
+
+def _term(term: Term, codes: npt.NDArray[np.uint8], least: int) -> Match:
     columns = codes[:, list(term.classes)]
     # The first of equals wins, and the classes that the user named stand first.
     best = columns.argmax(axis=1)
     code = columns[np.arange(len(codes)), best]
     label = np.asarray(term.classes, np.int16)[best]
-    return Match(code >= _MATCH_CODE, decode_scores(code), label)
+    return Match(code >= least, decode_scores(code), label)
 
 
 def _all(parts: list[Match]) -> Match:
