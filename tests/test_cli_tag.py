@@ -122,7 +122,7 @@ def test_a_name_that_is_no_text_comes_back_from_the_json(
     try:
         shutil.copy(os.fsencode(good_folder / "tone.wav"), name)
     except OSError:
-        pytest.skip("no data: this file system takes only names that are text")
+        pytest.skip("this file system takes only names that are text")
     done = run_command("tag", os.fsdecode(name), "--json")
     assert done.returncode == 0  # type: ignore[attr-defined]
     line = done.stdout.decode("utf-8")  # type: ignore[attr-defined]
