@@ -1,13 +1,17 @@
 """From clips to what a training step sees: network inputs, and their augmentation.
 
-Source of mixup: Zhang et al. (arXiv:1710.09412).
+Sources: mixup, Zhang et al. (arXiv:1710.09412); splicing in time instead of in space, after CutMix,
+Yun et al. (arXiv:1905.04899); distillation on mixed clips, Beyer et al. (arXiv:2106.05237).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from audiosearch.classifier.scorer import Scorer
 from audiosearch.classifier.settings import TrainingConfig
 from audiosearch.datasets.packed import frame_mask
 from audiosearch.datasets.stream import ClipBatch
@@ -25,10 +29,15 @@ class Augmentation:
     ----------
     config : TrainingConfig
         Which augmentations, and how strong.
+    teachers : sequence of Scorer
+        Classifiers whose scores the targets are drawn to, by the configuration's `distillation`.
+        Each batch asks one of them, drawn by chance: the loss is linear in its targets, so on
+        average its gradient is that of the mean of all, and many cost no more than one.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: TrainingConfig, *, teachers: Sequence[Scorer] = ()) -> None:
         self._config = config
+        self._teachers = tuple(teachers)
         self._above = ancestors() if config.parents else None
 
     def apply(self, batch: ClipBatch, *, epoch: int, step: int) -> tuple[list[Floats], Floats]:
@@ -57,15 +66,22 @@ class Augmentation:
         if self._above is not None:
             above = (targets @ self._above > 0).astype(np.float32)
             targets = np.maximum(targets, np.float32(config.parents) * above)
-        if config.frame_dropout:
-            mask = _drop_frames(random, mask, config.frame_dropout)
         if config.mixup:
             drawn = random.beta(config.mixup, config.mixup, (len(batch), 1))
-            share = drawn.astype(np.float32)
+            share = np.repeat(drawn.astype(np.float32), mask.shape[1], axis=1)
+            if config.splice:
+                share = _splice(random, share, config.splice)
             other = random.permutation(len(batch))
             frames = share[:, :, None] * frames + (1 - share[:, :, None]) * frames[other]
-            targets = share * targets + (1 - share) * targets[other]
+            whole = share.mean(axis=1, keepdims=True)
+            targets = whole * targets + (1 - whole) * targets[other]
             mask = np.maximum(mask, mask[other])
+        if self._teachers:
+            teacher = self._teachers[random.integers(len(self._teachers))]
+            taught = np.float32(config.distillation)
+            targets = (1 - taught) * targets + taught * teacher.score_inputs(frames, mask)
+        if config.frame_dropout:
+            mask = _drop_frames(random, mask, config.frame_dropout)
         if config.noise:
             noise = random.standard_normal(frames.shape, np.float32)
             frames = frames + np.float32(config.noise) * noise
@@ -91,6 +107,13 @@ def ancestors() -> Floats:
     for label in labels:
         above[list(labels.descendants(label.index)), label.index] = 1
     return above
+
+
+def _splice(random: np.random.Generator, share: Floats, clips: float) -> Floats:
+    """Let some clips take each frame from one of the two instead of a mix of both."""
+    whole = (random.random(share.shape) < share).astype(np.float32)
+    chosen = random.random((len(share), 1)) < clips
+    return np.asarray(np.where(chosen, whole, share), np.float32)
 
 
 def _drop_frames(random: np.random.Generator, mask: Floats, share: float) -> Floats:

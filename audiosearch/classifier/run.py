@@ -81,7 +81,7 @@ class RunFolder:
             {**facts, "git": git_revision(), "environment": environment(), **asdict(config)},
         )
 
-    def check_resumable(self, config: TrainingConfig) -> None:
+    def check_resumable(self, config: TrainingConfig, teachers: list[dict[str, str]]) -> None:
         """Refuse to resume with other settings, or where there is nothing to resume.
 
         Raises
@@ -95,7 +95,7 @@ class RunFolder:
             raise DataError(
                 f"{self._name} holds no run that could be resumed. Leave --resume out."
             ) from error
-        wanted = json.loads(json.dumps(asdict(config)))
+        wanted = json.loads(json.dumps({"teachers": teachers, **asdict(config)}))
         other = [key for key, value in wanted.items() if described.get(key) != value]
         if other:
             raise InvalidArgumentError(

@@ -147,16 +147,48 @@ class Scorer:
                 f"n_frames must hold {len(x)} counts from 1 to {CLIP_FRAMES}."
             )
         scores = np.empty((len(x), CLASS_COUNT), np.float32)
-        frames = np.zeros((BATCH, CLIP_FRAMES, FRAME_VALUES), np.float32)
-        mask = np.ones((BATCH, CLIP_FRAMES), np.float32)
         for start in range(0, len(x), BATCH):
-            rows = len(x[start : start + BATCH])
-            mask[:rows] = frame_mask(counts[start : start + rows])
-            frames[:rows] = (x[start : start + rows].astype(np.float32) - 128.0) / 128.0
-            frames[:rows] *= mask[:rows, :, None]
-            (batch,) = self._session.run(None, {"frames": frames, "mask": mask})
-            scores[start : start + rows] = batch[:rows]
+            rows = slice(start, start + BATCH)
+            mask = frame_mask(counts[rows])
+            frames = (x[rows].astype(np.float32) - 128.0) / 128.0
+            frames *= mask[:, :, None]
+            scores[rows] = self._run(frames, mask)
         return scores
+
+    def score_inputs(
+        self, frames: npt.NDArray[np.float32], mask: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Score what need not be clips of a file, such as mixed ones, as `score` does.
+
+        Parameters
+        ----------
+        frames : float32 (n, 10, 128)
+            Embedding frames, values ``(uint8 - 128) / 128``; 0 where there is no frame.
+        mask : float32 (n, 10)
+            1 where there is a frame, else 0.
+
+        Returns
+        -------
+        float32 (n, 527)
+        """
+        scores = np.empty((len(frames), CLASS_COUNT), np.float32)
+        for start in range(0, len(frames), BATCH):
+            rows = slice(start, start + BATCH)
+            scores[rows] = self._run(frames[rows], mask[rows])
+        return scores
+
+    def _run(
+        self, frames: npt.NDArray[np.float32], mask: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Score at most one batch, padded to its fixed size."""
+        rows = len(frames)
+        if rows < BATCH:
+            frames = np.concatenate(
+                [frames, np.zeros((BATCH - rows, CLIP_FRAMES, FRAME_VALUES), np.float32)]
+            )
+            mask = np.concatenate([mask, np.ones((BATCH - rows, CLIP_FRAMES), np.float32)])
+        (scores,) = self._session.run(None, {"frames": frames, "mask": mask})
+        return np.asarray(scores[:rows])
 
     def score_calibrated(
         self, x: npt.NDArray[np.uint8], n_frames: npt.NDArray[np.integer[Any]] | None = None

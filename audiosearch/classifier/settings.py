@@ -34,6 +34,8 @@ class TrainingConfig:
         Decoupled weight decay.
     mixup : float
         Parameter of the beta distribution that mixes two clips; 0 for none.
+    splice : float
+        Share of the mixed clips that take each frame whole from one of the two.
     noise : float
         Standard deviation of Gaussian noise on the embedding, whose values lie in -1 to 1.
     frame_dropout : float
@@ -45,6 +47,9 @@ class TrainingConfig:
         Exponent of the class-balanced sampling weights, 0 (none) to 1 (full).
     label_smoothing : float
         Share by which targets are drawn towards 0.5.
+    distillation : float
+        Where there are teachers: how far targets are drawn from the labels to a teacher's scores,
+        0 to 1.
     ema : float
         Momentum of the moving average of the weights, which is what is validated and kept; 0 for
         the weights themselves.
@@ -69,11 +74,13 @@ class TrainingConfig:
     warmup: float = 1.0
     weight_decay: float = 0.0
     mixup: float = 0.5
+    splice: float = 0.0
     noise: float = 0.0
     frame_dropout: float = 0.0
     parents: float = 0.0
     balance: float = 0.5
     label_smoothing: float = 0.0
+    distillation: float = 0.9
     ema: float = 0.99
     patience: int = 0
     snapshots: int = 0
@@ -91,11 +98,14 @@ class TrainingConfig:
             "warmup must be at least 0 and at most epochs": 0 <= self.warmup <= self.epochs,
             "weight_decay must be at least 0": self.weight_decay >= 0,
             "mixup must be at least 0": self.mixup >= 0,
+            "splice must be from 0 to 1": 0 <= self.splice <= 1,
+            "splice needs mixup above 0": self.splice == 0 or self.mixup > 0,
             "noise must be at least 0": self.noise >= 0,
             "frame_dropout must be from 0 up to 1": 0 <= self.frame_dropout < 1,
             "parents must be from 0 to 1": 0 <= self.parents <= 1,
             "balance must be from 0 to 1": 0 <= self.balance <= 1,
             "label_smoothing must be from 0 to 0.5": 0 <= self.label_smoothing <= 0.5,
+            "distillation must be from 0 to 1": 0 <= self.distillation <= 1,
             "ema must be from 0 up to 1": 0 <= self.ema < 1,
             "patience must be at least 0": self.patience >= 0,
             "snapshots must be from 0 to epochs": 0 <= self.snapshots <= self.epochs,

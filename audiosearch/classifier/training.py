@@ -53,6 +53,7 @@ def train(
     out: str | os.PathLike[str],
     *,
     config: TrainingConfig | None = None,
+    teachers: Sequence[str | os.PathLike[str]] = (),
     resume: bool = False,
     on_epoch: Callable[[EpochResult], None] | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
@@ -69,6 +70,10 @@ def train(
         Folder to make; it must not exist, or be empty, unless `resume`.
     config : TrainingConfig, optional
         Settings.
+    teachers : sequence of path-like
+        Run folders, or folders of other classifiers, to distil into this one: targets are drawn to
+        their scores on the very clips, mixed as they are, that the network is trained on. Labels
+        that are missing, and what is between two classes, are learned from them.
     resume : bool
         Go on with a run that was stopped, after its last finished epoch. The result is that of
         an uninterrupted run.
@@ -88,9 +93,12 @@ def train(
         When the folder exists and is not empty, or cannot be written.
     MissingDependencyError
         When keras is not installed.
+    ModelError
+        When a teacher cannot be loaded.
     """
     config = config or TrainingConfig()
     import_keras()
+    scorers = [load_scorer(os.fspath(teacher)) for teacher in teachers]
     folder = RunFolder(out)
     paths = path_list(data)
     labels = LabelIndex.read(paths)
@@ -111,23 +119,26 @@ def train(
             ClipStream(paths, validation, batch_size=_JUDGED_AT_ONCE, labels=labels)
         )
         names = [Path(path).name for path in paths]
+        taught_by = [{"name": scorer.name, "sha256": scorer.weights_hash} for scorer in scorers]
         if resume:
-            folder.check_resumable(config)
+            folder.check_resumable(config, taught_by)
         else:
             folder.make()
             folder.describe(
                 {
                     "data": names,
+                    "teachers": taught_by,
                     "train_clips": len(training),
                     "validation_clips": len(validation),
                 },
                 config,
             )
         trainer = _Trainer(config, len(stream))
-        augmentation = Augmentation(config)
+        augmentation = Augmentation(config, teachers=scorers)
         facts = {
             "trained_on": names,
             "train_clips": len(training),
+            "teachers": taught_by,
             "train_positives": labels.counts(training).tolist(),
         }
         results = _restore(folder, trainer) if resume else []

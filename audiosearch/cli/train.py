@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NETWORK_OPTIONS", "command"]
 
-# Options that are fields of the network's configuration; all others but --data, --out and
-# --resume are fields of the training's. A test compares names and defaults with the two classes.
+# Options that are fields of the network's configuration; all others but --data, --out,
+# --teacher and --resume are fields of the training's. A test compares names and defaults with
+# the two classes.
 NETWORK_OPTIONS = (
     "architecture",
     "units",
@@ -53,6 +54,14 @@ def _numbers(text: str) -> tuple[int, ...]:
     metavar="RUN",
     help="Folder for the result; it must not exist yet.",
 )
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Distil this classifier into the new one; give it several times for an ensemble.",
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
 @click.option("--epochs", type=click.IntRange(min=1), default=32, help="How many epochs.")
 @click.option("--batch-size", type=click.IntRange(min=2), default=256, help="Clips a step.")
@@ -84,6 +93,12 @@ def _numbers(text: str) -> tuple[int, ...]:
     help="Parameter of the beta distribution that mixes two clips; 0 for none.",
 )
 @click.option(
+    "--splice",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Share of the mixed clips that take each frame whole from one of the two.",
+)
+@click.option(
     "--noise",
     type=click.FloatRange(min=0),
     default=0.0,
@@ -112,6 +127,12 @@ def _numbers(text: str) -> tuple[int, ...]:
     type=click.FloatRange(0, 0.5),
     default=0.0,
     help="Share by which targets are drawn towards 0.5.",
+)
+@click.option(
+    "--distillation",
+    type=click.FloatRange(0, 1),
+    default=0.9,
+    help="With --teacher: weight of its scores in the targets, beside the labels.",
 )
 @click.option(
     "--ema",
@@ -180,7 +201,9 @@ def _numbers(text: str) -> tuple[int, ...]:
     default=0.5,
     help="Share of a layer's values left out in training.",
 )
-def command(data: Path, out: Path, resume: bool, **settings: Any) -> int:
+def command(
+    data: Path, out: Path, teachers: tuple[Path, ...], resume: bool, **settings: Any
+) -> int:
     """Train a classifier of the attention family, with a validation split of its own.
 
     RUN gets the best epoch so far, which `evaluate --classifier RUN` takes, a table of all epochs,
@@ -199,6 +222,7 @@ def command(data: Path, out: Path, resume: bool, **settings: Any) -> int:
             data,
             out,
             config=config,
+            teachers=teachers,
             resume=resume,
             on_epoch=lambda result: click.echo(_epoch_line(result, config.epochs)),
             on_step=_step_line() if sys.stderr.isatty() else None,
