@@ -57,6 +57,7 @@ def test_training_learns_and_writes_a_usable_classifier(runs):
     names = {path.name.split(".0.")[0] for path in run.folder.iterdir()}
     assert {"config.json", "metrics.csv", "classifier.onnx", "classifier.json"} < names
     assert {"checkpoint.npz", "curves.png", "snapshots"} < names
+    assert {"train_counts.png", "precision_recall.png", "reliability.png"} < names
     assert any(name.startswith("events.out.tfevents") for name in names)
     config = json.loads((run.folder / "config.json").read_text())
     assert (config["seed"], config["network"]["units"]) == (3, 32)

@@ -7,7 +7,9 @@
 ``checkpoint.npz``   weights, optimiser and random state after the last epoch, to resume from
 ``classifier.onnx``  the best epoch's classifier, and ``classifier.json``, its manifest
 ``snapshots/NNNN/``  classifiers of the last epochs, where asked for
-``curves.png``       loss and validation mAP by epoch, where ``matplotlib`` is installed
+``curves.png``       loss and validation mAP by epoch, where ``matplotlib`` is installed; beside
+                     it the plots of an evaluation on the validation split (`plots`), of which
+                     ``train_counts.png`` shows each class's AP by its count of training clips
 ==================== ========================================================================
 """
 

@@ -24,12 +24,13 @@ from audiosearch.classifier.augmentation import Augmentation, network_inputs
 from audiosearch.classifier.calibration import calibrate_run
 from audiosearch.classifier.export import export_classifier
 from audiosearch.classifier.network import build_network, import_keras
+from audiosearch.classifier.plots import write_plots
 from audiosearch.classifier.run import EpochResult, RunFolder
 from audiosearch.classifier.scorer import load_scorer
 from audiosearch.classifier.settings import TrainingConfig
 from audiosearch.datasets.label_index import LabelIndex, path_list
 from audiosearch.datasets.stream import ClipStream
-from audiosearch.errors import DataError
+from audiosearch.errors import DataError, MissingDependencyError
 
 __all__ = ["EpochResult", "TrainingConfig", "TrainingRun", "train"]
 
@@ -288,19 +289,25 @@ def _export(
 
 
 def _calibrate(folder: RunFolder, held_out: ClipStream) -> None:
-    """Fit the exported classifier's calibration on the clips that chose it."""
+    """Fit the exported classifier's calibration on the clips that chose it, and draw its plots."""
     scorer = load_scorer(os.fspath(folder.path))
     truth, scores = [], []
     for batch in held_out.epoch(1):
         truth.append(batch.y)
         scores.append(scorer.score(batch.x, batch.n_frames))
-    count = sum(map(len, truth))
+    truth_of_all, scores_of_all = np.concatenate(truth), np.concatenate(scores)
     calibrate_run(
         folder.path,
-        np.concatenate(scores),
-        np.concatenate(truth),
-        fitted_on=f"{count:,} validation clips",
+        scores_of_all,
+        truth_of_all,
+        fitted_on=f"{len(truth_of_all):,} validation clips",
     )
+    calibrated = load_scorer(os.fspath(folder.path)).calibrated(scores_of_all)
+    counts = np.array(scorer.manifest["train_positives"], np.int64)
+    with contextlib.suppress(MissingDependencyError):  # plots are drawn where matplotlib is
+        write_plots(
+            folder.path, truth_of_all, scores_of_all, calibrated=calibrated, train_counts=counts
+        )
 
 
 def _best(results: list[EpochResult]) -> EpochResult:
