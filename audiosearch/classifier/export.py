@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES
+from audiosearch.classifier.graph import network_graph
+from audiosearch.classifier.network import NetworkConfig
 from audiosearch.embedders.base import SPACE
 from audiosearch.errors import MissingDependencyError
 from audiosearch.storage import atomic_path, sha256_file, write_json
@@ -21,6 +21,7 @@ def export_classifier(
     network: Any,
     folder: str | os.PathLike[str],
     *,
+    config: NetworkConfig,
     name: str,
     facts: dict[str, Any],
     half: bool = True,
@@ -33,6 +34,8 @@ def export_classifier(
         As `audiosearch.classifier.network.build_network` makes it.
     folder : path-like
         Where to write.
+    config : NetworkConfig
+        What the network was built from.
     name : str
         The classifier's name.
     facts : dict
@@ -49,29 +52,19 @@ def export_classifier(
     Raises
     ------
     MissingDependencyError
-        When a package that the export needs is not installed.
+        When onnx is not installed.
     """
     target = Path(folder) / "classifier.onnx"
-    # The network must have run once before Keras can trace it.
-    network(
-        [
-            np.zeros((1, CLIP_FRAMES, FRAME_VALUES), np.float32),
-            np.ones((1, CLIP_FRAMES), np.float32),
-        ]
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        raw = Path(scratch) / "raw.onnx"
-        try:
-            network.export(raw, format="onnx", verbose=False)
-            import onnx
-        except ImportError as error:
-            raise MissingDependencyError(
-                error.name or "onnx", extra="tensorflow", purpose="Exporting a classifier"
-            ) from error
-        model = onnx.load(raw)
+    try:
+        import onnx
+
+        model = network_graph(network, config)
+    except ImportError as error:
+        raise MissingDependencyError(
+            error.name or "onnx", extra="tensorflow", purpose="Exporting a classifier"
+        ) from error
     if half:
         _store_half(model.graph)
-    _rename(model.graph, ["frames", "mask"], ["scores"])
     onnx.checker.check_model(model)
     with atomic_path(target) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
@@ -86,18 +79,6 @@ def export_classifier(
     }
     write_json(Path(folder) / "classifier.json", manifest)
     return target
-
-
-def _rename(graph: Any, inputs: list[str], outputs: list[str]) -> None:
-    """Give the graph's inputs and outputs our names, and leave the batch size open."""
-    names = {old.name: new for old, new in zip(graph.input, inputs, strict=True)}
-    names |= {old.name: new for old, new in zip(graph.output, outputs, strict=True)}
-    for node in graph.node:
-        for side in (node.input, node.output):
-            side[:] = [names.get(item, item) for item in side]
-    for value in (*graph.input, *graph.output):
-        value.name = names[value.name]
-        value.type.tensor_type.shape.dim[0].dim_param = "clips"
 
 
 def _store_half(graph: Any) -> None:

@@ -38,9 +38,9 @@ ARCHITECTURES = (
 ATTENTIONS = ("sigmoid", "softmax")
 FRAMES = 10
 FRAME_VALUES = 128
-_SOFTMAX_CLIP = 1e-7
+SOFTMAX_CLIP = 1e-7
 _OWN_LEVELS = 12.0  # takes a score of 0 to the logit -6, and one of 1 to 6
-_TINY = 1e-12  # keeps a sum of attentions that are all zero from dividing by it
+TINY = 1e-12  # keeps a sum of attentions that are all zero from dividing by it
 
 
 @dataclass(frozen=True)
@@ -185,10 +185,10 @@ class _Layers:
         """Return attention that sums to 1 over the frames that exist; (batch, frames, units)."""
         raw = self.dense(hidden, units, self.config.attention, name)
         if self.config.attention == "softmax":
-            raw = self.ops.clip(raw, _SOFTMAX_CLIP, 1 - _SOFTMAX_CLIP)
+            raw = self.ops.clip(raw, SOFTMAX_CLIP, 1 - SOFTMAX_CLIP)
         raw = raw * column
         total = self.ops.sum(raw, axis=1, keepdims=True)
-        return raw / self.ops.maximum(total, _TINY)
+        return raw / self.ops.maximum(total, TINY)
 
     def _at(self, value: float) -> Any:
         return self._keras.initializers.Constant(value)
@@ -209,7 +209,7 @@ class _Layers:
 
     def mean_attention(self, column: Any) -> Any:
         """Return equal attention to all frames that exist; (batch, frames, 1)."""
-        return column / self.ops.maximum(self.ops.sum(column, axis=1, keepdims=True), _TINY)
+        return column / self.ops.maximum(self.ops.sum(column, axis=1, keepdims=True), TINY)
 
 
 def _trunk(keras: Any, config: NetworkConfig, precision: str, frames: Any) -> list[Any]:
@@ -233,7 +233,7 @@ def _max_pooling(layers: _Layers, hidden: list[Any], column: Any) -> tuple[Any, 
     frame_scores = layers.scores(hidden[-1])
     scores = ops.max(frame_scores * column, axis=1)
     best = ops.cast(frame_scores * column >= ops.expand_dims(scores, 1), "float32") * column
-    return scores, frame_scores, best / ops.maximum(ops.sum(best, axis=1, keepdims=True), _TINY)
+    return scores, frame_scores, best / ops.maximum(ops.sum(best, axis=1, keepdims=True), TINY)
 
 
 def _average_pooling(layers: _Layers, hidden: list[Any], column: Any) -> tuple[Any, Any, Any]:

@@ -111,7 +111,7 @@ def import_weights(
         "imported_sha256": sha256_file(path),
         "config": {"network": asdict(config)},
     }
-    export_classifier(network, folder, name=name, facts=facts, half=False)
+    export_classifier(network, folder, config=config, name=name, facts=facts, half=False)
     parameters = sum(array.size for arrays in layers.values() for array in arrays.values())
     return ImportedWeights(folder, config.units, parameters)
 

@@ -284,8 +284,13 @@ def _export(
             "validation_mAP": round(result.validation_mAP, 6),
             "config": asdict(config),
         }
-        name = config.network.architecture
-        export_classifier(trainer.twin, place, name=name, facts=facts | result_facts)
+        export_classifier(
+            trainer.twin,
+            place,
+            config=config.network,
+            name=config.network.architecture,
+            facts=facts | result_facts,
+        )
 
 
 def _calibrate(folder: RunFolder, held_out: ClipStream) -> None:
