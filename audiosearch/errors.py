@@ -11,6 +11,8 @@
     │   └── EmptyAudioError       it decodes to zero samples
     ├── DataError                 a packed data set, a CSV, a label list
     ├── ModelError                weights that are missing, broken or of another kind
+    │   └── DownloadError         they could not be downloaded
+    ├── OtherProcessError         another process of the same training failed
     ├── StorageError              writing failed: disk full, no permission
     ├── LibraryError
     │   ├── LibraryNotFoundError  there is no library in that folder
@@ -97,6 +99,14 @@ class DataError(AudioSearchError):
 
 class ModelError(AudioSearchError):
     """Model weights are missing, broken, or do not fit."""
+
+
+class DownloadError(ModelError):
+    """A file of a model could not be downloaded."""
+
+
+class OtherProcessError(AudioSearchError):
+    """Another process of the same training failed, so that this one cannot go on either."""
 
 
 class StorageError(AudioSearchError):
