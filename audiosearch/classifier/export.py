@@ -14,7 +14,7 @@ from audiosearch.embedders.base import SPACE
 from audiosearch.errors import MissingDependencyError
 from audiosearch.storage import atomic_path, sha256_file, write_json
 
-__all__ = ["export_classifier"]
+__all__ = ["export_classifier", "write_classifier"]
 
 
 def export_classifier(
@@ -54,18 +54,33 @@ def export_classifier(
     MissingDependencyError
         When onnx is not installed.
     """
-    target = Path(folder) / "classifier.onnx"
     try:
-        import onnx
-
         model = network_graph(network, config)
     except ImportError as error:
-        raise MissingDependencyError(
-            error.name or "onnx", extra="tensorflow", purpose="Exporting a classifier"
-        ) from error
+        raise _missing(error) from error
+    return write_classifier(model, folder, name=name, facts=facts, half=half)
+
+
+def write_classifier(
+    model: Any,
+    folder: str | os.PathLike[str],
+    *,
+    name: str,
+    facts: dict[str, Any],
+    half: bool = True,
+) -> Path:
+    """Write an ONNX model of a classifier, with the sides that the scorer expects.
+
+    Parameters, results and errors as for `export_classifier`; `model` is an ``onnx.ModelProto``.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise _missing(error) from error
     if half:
         _store_half(model.graph)
     onnx.checker.check_model(model)
+    target = Path(folder) / "classifier.onnx"
     with atomic_path(target) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
     manifest = {
@@ -73,12 +88,18 @@ def export_classifier(
         "name": name,
         "sha256": sha256_file(target),
         "space": SPACE,
-        "classes": int(network.output_shape[-1]),
+        "classes": model.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
         "weights": "float16" if half else "float32",
         **facts,
     }
     write_json(Path(folder) / "classifier.json", manifest)
     return target
+
+
+def _missing(error: ImportError) -> MissingDependencyError:
+    return MissingDependencyError(
+        error.name or "onnx", extra="tensorflow", purpose="Exporting a classifier"
+    )
 
 
 def _store_half(graph: Any) -> None:

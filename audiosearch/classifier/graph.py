@@ -19,12 +19,9 @@ from audiosearch.classifier.network import (
     TINY,
     NetworkConfig,
 )
+from audiosearch.classifier.nodes import Nodes
 
 __all__ = ["network_graph"]
-
-# ONNX Runtime 1.17, the oldest that is supported, runs up to opset 20.
-_OPSET = 17
-_IR_VERSION = 8
 
 
 def network_graph(network: Any, config: NetworkConfig) -> Any:
@@ -48,8 +45,6 @@ def network_graph(network: Any, config: NetworkConfig) -> Any:
     ImportError
         When onnx is not installed.
     """
-    from onnx import TensorProto, helper
-
     graph = _Graph(network, config)
     column = graph.op("Reshape", "mask", graph.shape(-1, FRAMES, 1))
     pool = {
@@ -59,58 +54,20 @@ def network_graph(network: Any, config: NetworkConfig) -> Any:
         "multi-level-attention": _multi_level_attention,
         "feature-level-attention": _feature_level_attention,
     }[config.architecture]
-    graph.op("Identity", pool(graph, graph.trunk("frames"), column), output="scores")
-    sides = {
-        "frames": ["clips", FRAMES, FRAME_VALUES],
-        "mask": ["clips", FRAMES],
-        "scores": ["clips", config.classes],
-    }
-    frames, mask, scores = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in sides.items()
-    )
-    return helper.make_model(
-        helper.make_graph(graph.nodes, "classifier", [frames, mask], [scores], graph.weights),
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR_VERSION,
-        producer_name="audiosearch",
-    )
+    return graph.model(pool(graph, graph.trunk("frames"), column), config.classes)
 
 
-class _Graph:
-    """Nodes and weights so far.
+class _Graph(Nodes):
+    """The family's layers as nodes.
 
     Values of frames are kept as rows, (clips * 10, units): ONNX Runtime then runs a dense layer as
     one matrix product.
     """
 
     def __init__(self, network: Any, config: NetworkConfig) -> None:
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
+        super().__init__()
         self.config = config
         self._network = network
-
-    def op(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """Add a node and return the name of its output."""
-        from onnx import helper
-
-        name = output or f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
-    def constant(self, values: npt.NDArray[Any], name: str | None = None) -> str:
-        from onnx import numpy_helper
-
-        name = name or f"constant_{len(self.weights)}"
-        if all(weight.name != name for weight in self.weights):
-            self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def number(self, value: float) -> str:
-        return self.constant(np.array(value, np.float32))
-
-    def shape(self, *sizes: int) -> str:
-        return self.constant(np.array(sizes, np.int64))
 
     def trunk(self, frames: str) -> list[str]:
         """Return the output of each hidden layer, as rows."""
