@@ -105,7 +105,7 @@ def test_the_options_of_train_are_the_settings_of_training() -> None:
     defaults = {
         param.name: param.default
         for param in train_command.command.params
-        if param.name not in ("data", "out", "teachers", "resume")
+        if param.name not in ("data", "out", "teachers", "resume", "devices")
     }
     network = {name: defaults.pop(name) for name in train_command.NETWORK_OPTIONS}
     training = {

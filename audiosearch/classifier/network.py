@@ -20,6 +20,7 @@ Attention is normalised over the frames that exist, so a short clip is not avera
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +102,11 @@ class NetworkConfig:
 
 
 def build_network(
-    config: NetworkConfig | None = None, *, precision: str = "float32", timeline: bool = False
+    config: NetworkConfig | None = None,
+    *,
+    precision: str = "float32",
+    timeline: bool = False,
+    layers: Mapping[str, Any] | None = None,
 ) -> Any:
     """Build an untrained network.
 
@@ -113,6 +118,8 @@ def build_network(
         Keras dtype policy of the hidden layers; the scores are float32 in any.
     timeline : bool
         Whether it also returns what each frame says. The weights are the same either way.
+    layers : mapping, optional
+        Layers to take, by name, instead of Keras's own ``BatchNormalization`` and ``Dropout``.
 
     Returns
     -------
@@ -134,7 +141,7 @@ def build_network(
     frames = keras.Input((FRAMES, FRAME_VALUES), name="frames")
     mask = keras.Input((FRAMES,), name="mask")
     column = keras.layers.Reshape((FRAMES, 1), name="mask_column")(mask)
-    hidden = _trunk(keras, config, precision, frames)
+    hidden = _trunk(keras, config, precision, frames, layers or {})
     build = {
         "max-pooling": _max_pooling,
         "average-pooling": _average_pooling,
@@ -212,16 +219,20 @@ class _Layers:
         return column / self.ops.maximum(self.ops.sum(column, axis=1, keepdims=True), TINY)
 
 
-def _trunk(keras: Any, config: NetworkConfig, precision: str, frames: Any) -> list[Any]:
+def _trunk(
+    keras: Any, config: NetworkConfig, precision: str, frames: Any, other: Mapping[str, Any]
+) -> list[Any]:
     """Return the output of each hidden layer, (batch, frames, units) each."""
     layers = keras.layers
+    normalization = other.get("BatchNormalization", layers.BatchNormalization)
+    dropout = other.get("Dropout", layers.Dropout)
     hidden, outputs = frames, []
     for number in range(1, config.layers + 1):
         before = hidden
         hidden = layers.Dense(config.units, dtype=precision, name=f"hidden_{number}")(hidden)
-        hidden = layers.BatchNormalization(dtype=precision, name=f"norm_{number}")(hidden)
+        hidden = normalization(dtype=precision, name=f"norm_{number}")(hidden)
         hidden = layers.Activation("relu", dtype=precision, name=f"relu_{number}")(hidden)
-        hidden = layers.Dropout(config.dropout, dtype=precision, name=f"dropout_{number}")(hidden)
+        hidden = dropout(config.dropout, dtype=precision, name=f"dropout_{number}")(hidden)
         if config.residual and number > 1:
             hidden = layers.Add(dtype=precision, name=f"residual_{number}")([before, hidden])
         outputs.append(hidden)

@@ -76,12 +76,18 @@ class RunFolder:
                 )
             self.path.mkdir(parents=True, exist_ok=True)
 
-    def describe(self, facts: dict[str, Any], config: TrainingConfig) -> None:
-        """Write what the run is."""
-        write_json(
-            self.path / "config.json",
-            {**facts, "git": git_revision(), "environment": environment(), **asdict(config)},
+    def describe(self, facts: dict[str, Any], config: TrainingConfig, devices: str) -> None:
+        """Write what the run is, and on which devices it starts."""
+        made = {"git": git_revision(), "environment": environment(devices)}
+        write_json(self.path / "config.json", {**facts, **made, **asdict(config)})
+
+    def describe_resumption(self, epochs: int, devices: str) -> None:
+        """Add where the run goes on after so many epochs."""
+        described = read_json(self.path / "config.json")
+        described.setdefault("resumed", []).append(
+            {"epochs": epochs, "git": git_revision(), "environment": environment(devices)}
         )
+        write_json(self.path / "config.json", described)
 
     def check_resumable(self, config: TrainingConfig, teachers: list[dict[str, str]]) -> None:
         """Refuse to resume with other settings, or where there is nothing to resume.
@@ -187,14 +193,15 @@ class RunFolder:
         self._events.flush()
 
 
-def environment() -> dict[str, str]:
-    """Return the versions that a run was made with."""
+def environment(devices: str) -> dict[str, str]:
+    """Return the versions and devices that a run was made with."""
     import keras
 
     return {
         "audiosearch": __version__,
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
+        "devices": devices,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

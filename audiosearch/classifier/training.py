@@ -8,6 +8,7 @@ what is validated and kept. The epoch with the best validation mAP is exported.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import time
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from audiosearch import metrics
 from audiosearch.classifier.augmentation import Augmentation, network_inputs
 from audiosearch.classifier.calibration import calibrate_run
+from audiosearch.classifier.devices import Devices, Step, open_devices
 from audiosearch.classifier.export import export_classifier
 from audiosearch.classifier.network import build_network, import_keras
 from audiosearch.classifier.plots import write_plots
@@ -56,6 +58,7 @@ def train(
     config: TrainingConfig | None = None,
     teachers: Sequence[str | os.PathLike[str]] = (),
     resume: bool = False,
+    devices: int | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
 ) -> TrainingRun:
@@ -78,6 +81,11 @@ def train(
     resume : bool
         Go on with a run that was stopped, after its last finished epoch. The result is that of
         an uninterrupted run.
+    devices : int, optional
+        On how many devices each step runs, which must divide the batch; one where None, or as many
+        as ``torchrun`` started processes. The result is that of one device, up to rounding and to
+        what dropout draws, so that a run may be resumed on another number. Under ``torchrun`` all
+        processes get the result, but only the first one writes and calls `on_epoch` and `on_step`.
     on_epoch : callable, optional
         Called with each `EpochResult`.
     on_step : callable, optional
@@ -89,69 +97,70 @@ def train(
         When a file is not as it must be or holds too few clips, when training diverges, or when
         there is nothing to resume.
     InvalidArgumentError
-        When a run is resumed with other settings, or a batch is larger than the training split.
+        When a run is resumed with other settings, a batch is larger than the training split, or
+        there are not as many devices; see `audiosearch.classifier.devices.open_devices`.
     StorageError
         When the folder exists and is not empty, or cannot be written.
     MissingDependencyError
         When keras is not installed.
     ModelError
         When a teacher cannot be loaded.
+    OtherProcessError
+        When another of ``torchrun``'s processes failed.
     """
     config = config or TrainingConfig()
-    import_keras()
-    scorers = [load_scorer(os.fspath(teacher)) for teacher in teachers]
     folder = RunFolder(out)
-    paths = path_list(data)
-    labels = LabelIndex.read(paths)
-    training, validation = labels.split(config.validation, config.seed)
-    with contextlib.closing(folder), contextlib.ExitStack() as opened:
-        stream = opened.enter_context(
-            ClipStream(
-                paths,
-                training,
-                batch_size=config.batch_size,
-                balance=config.balance,
-                seed=config.seed,
-                labels=labels,
-                drop_last=True,
+    with (
+        open_devices(devices, batch_size=config.batch_size) as used,
+        contextlib.closing(folder),
+        contextlib.ExitStack() as opened,
+    ):
+        with used.agree():
+            scorers = [load_scorer(os.fspath(teacher)) for teacher in teachers]
+            paths = path_list(data)
+            labels = LabelIndex.read(paths)
+            training, validation = labels.split(config.validation, config.seed)
+            stream = opened.enter_context(
+                ClipStream(
+                    paths,
+                    training,
+                    batch_size=config.batch_size,
+                    balance=config.balance,
+                    seed=config.seed,
+                    labels=labels,
+                    drop_last=True,
+                )
             )
-        )
-        held_out = opened.enter_context(
-            ClipStream(paths, validation, batch_size=_JUDGED_AT_ONCE, labels=labels)
-        )
+            held_out = opened.enter_context(
+                ClipStream(paths, validation, batch_size=_JUDGED_AT_ONCE, labels=labels)
+            )
         names = [Path(path).name for path in paths]
         taught_by = [{"name": scorer.name, "sha256": scorer.weights_hash} for scorer in scorers]
-        if resume:
-            folder.check_resumable(config, taught_by)
-        else:
-            folder.make()
-            folder.describe(
-                {
-                    "data": names,
-                    "teachers": taught_by,
-                    "train_clips": len(training),
-                    "validation_clips": len(validation),
-                },
-                config,
-            )
-        trainer = _Trainer(config, len(stream))
-        augmentation = Augmentation(config, teachers=scorers)
+        counts = {"train_clips": len(training), "validation_clips": len(validation)}
+
+        def begin() -> None:
+            if resume:
+                folder.check_resumable(config, taught_by)
+            else:
+                folder.make()
+                described = {"data": names, "teachers": taught_by, **counts}
+                folder.describe(described, config, used.description)
+
+        used.lead(begin)
+        with used.agree():
+            trainer = _Trainer(config, len(stream), used)
+            augmentation = Augmentation(config, teachers=scorers)
         facts = {
             "trained_on": names,
             "train_clips": len(training),
             "teachers": taught_by,
             "train_positives": labels.counts(training).tolist(),
         }
-        results = _restore(folder, trainer) if resume else []
-        for epoch in range(len(results) + 1, config.epochs + 1):
-            if _is_stale(results, config.patience):
-                break
-            began = time.perf_counter()
-            loss = 0.0
-            for step, batch in enumerate(stream.epoch(epoch), start=1):
-                loss += trainer.step(*augmentation.apply(batch, epoch=epoch, step=step))
-                if on_step:
-                    on_step(epoch, step, len(stream))
+
+        def finish(
+            results: list[EpochResult], epoch: int, loss: float, began: float
+        ) -> list[EpochResult]:
+            """Judge, export and save an epoch, and return the results with its own."""
             if not math.isfinite(loss):
                 raise DataError(
                     f"{', '.join(names)}: training diverged in epoch {epoch} (the loss is not "
@@ -166,14 +175,32 @@ def train(
                 trainer.learning_rate,
                 time.perf_counter() - began,
             )
-            results.append(result)
+            results = [*results, result]
             _export(folder, trainer, config, results, facts)
             folder.record(results)
             folder.save(trainer.arrays(), {"results": [asdict(r) for r in results]})
             if on_epoch:
                 on_epoch(result)
-        folder.draw_curves(results)
-        _calibrate(folder, held_out)
+            return results
+
+        results = _restore(folder, trainer, used) if resume else []
+        for epoch in range(len(results) + 1, config.epochs + 1):
+            if _is_stale(results, config.patience):
+                break
+            began = time.perf_counter()
+            used.start_epoch(config.seed, epoch)
+            loss = 0.0
+            for step, batch in enumerate(stream.epoch(epoch), start=1):
+                loss += trainer.step(*augmentation.apply(batch, epoch=epoch, step=step))
+                if on_step and used.leads:
+                    on_step(epoch, step, len(stream))
+            results = used.lead(functools.partial(finish, results, epoch, loss, began))
+
+        def end() -> None:
+            folder.draw_curves(results)
+            _calibrate(folder, held_out)
+
+        used.lead(end)
     return TrainingRun(
         folder.path, _best(results), results, len(training), len(validation), trainer.parameters
     )
@@ -182,12 +209,18 @@ def train(
 class _Trainer:
     """The network in training, its optimiser, and a float32 twin with the averaged weights."""
 
-    def __init__(self, config: TrainingConfig, steps: int) -> None:
+    def __init__(self, config: TrainingConfig, steps: int, devices: Devices) -> None:
         self._keras = import_keras()
         self._keras.utils.set_random_seed(config.seed)
         self._averaged = config.ema > 0
-        self._network = build_network(config.network, precision=config.precision)
-        self._network.compile(self._optimizer(config, steps), loss="binary_crossentropy")
+        self._devices = devices
+        with devices.scope():
+            self._network = build_network(
+                config.network, precision=config.precision, layers=devices.layers()
+            )
+            self._network.compile(self._optimizer(config, steps), loss="binary_crossentropy")
+            self._network.optimizer.build(self._network.trainable_variables)
+        self._step: Step | None = None
         self.twin = build_network(config.network)
         self.parameters = int(self._network.count_params())
 
@@ -197,16 +230,19 @@ class _Trainer:
         return float(self._keras.ops.convert_to_numpy(self._network.optimizer.learning_rate))
 
     def step(self, inputs: list[Any], targets: Any) -> float:
-        """Train on one batch and return its loss."""
-        return float(self._network.train_on_batch(inputs, targets))
+        """Train on one batch, the same in all processes, and return its loss."""
+        self._step = self._step or self._devices.stepper(self._network)
+        return self._step(inputs, targets)
 
     def judge(self, held_out: ClipStream) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """Bring the twin up to date and return the held-out clips' classes and scores."""
         raw = self._network.get_weights()
-        if self._averaged:
-            self._network.optimizer.finalize_variable_values(self._network.trainable_variables)
-        self.twin.set_weights(self._network.get_weights())
-        self._network.set_weights(raw)
+        with self._devices.scope():
+            if self._averaged:
+                self._network.optimizer.finalize_variable_values(self._network.trainable_variables)
+            averaged = self._network.get_weights()
+            self._network.set_weights(raw)
+        self.twin.set_weights(averaged)
         truth, scores = [], []
         for batch in held_out.epoch(1):
             truth.append(batch.y)
@@ -225,11 +261,11 @@ class _Trainer:
             raise DataError(
                 "The checkpoint is that of another network. Train again into a new folder."
             )
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
+        with self._devices.scope():
+            for variable, array in zip(variables, arrays, strict=True):
+                variable.assign(array)
 
     def _variables(self) -> list[Any]:
-        self._network.optimizer.build(self._network.trainable_variables)
         return [*self._network.variables, *self._network.optimizer.variables]
 
     def _optimizer(self, config: TrainingConfig, steps: int) -> Any:
@@ -256,14 +292,18 @@ class _Trainer:
         )
 
 
-def _restore(folder: RunFolder, trainer: _Trainer) -> list[EpochResult]:
+def _restore(folder: RunFolder, trainer: _Trainer, devices: Devices) -> list[EpochResult]:
     """Set the trainer to the last finished epoch and return the epochs so far."""
-    saved = folder.load()
-    if saved is None:
-        return []
-    arrays, state = saved
-    trainer.restore(arrays)
-    return [EpochResult(**result) for result in state["results"]]
+    # Only the first machine of several need have the folder.
+    saved = devices.lead(folder.load)
+    results = []
+    if saved is not None:
+        arrays, state = saved
+        with devices.agree():
+            trainer.restore(arrays)
+        results = [EpochResult(**result) for result in state["results"]]
+    devices.lead(lambda: folder.describe_resumption(len(results), devices.description))
+    return results
 
 
 def _export(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audiosearch.cli.failures import EXIT_OK, interrupted
+from audiosearch.cli.failures import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, interrupted
 from audiosearch.cli.output import clock
+from audiosearch.errors import OtherProcessError
 
 if TYPE_CHECKING:
     from audiosearch.classifier.training import EpochResult
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["NETWORK_OPTIONS", "command"]
 
 # Options that are fields of the network's configuration; all others but --data, --out,
-# --teacher and --resume are fields of the training's. A test compares names and defaults with
-# the two classes.
+# --teacher, --resume and --devices are fields of the training's. A test compares names and
+# defaults with the two classes.
 NETWORK_OPTIONS = (
     "architecture",
     "units",
@@ -63,6 +65,12 @@ def _numbers(text: str) -> tuple[int, ...]:
     help="Distil this classifier into the new one; give it several times for an ensemble.",
 )
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="On how many devices each step runs; one, or under torchrun all of its processes.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), default=32, help="How many epochs.")
 @click.option("--batch-size", type=click.IntRange(min=2), default=256, help="Clips a step.")
 @click.option(
@@ -202,15 +210,24 @@ def _numbers(text: str) -> tuple[int, ...]:
     help="Share of a layer's values left out in training.",
 )
 def command(
-    data: Path, out: Path, teachers: tuple[Path, ...], resume: bool, **settings: Any
+    data: Path,
+    out: Path,
+    teachers: tuple[Path, ...],
+    resume: bool,
+    devices: int | None,
+    **settings: Any,
 ) -> int:
     """Train a classifier of the attention family, with a validation split of its own.
 
     RUN gets the best epoch so far, which `evaluate --classifier RUN` takes, a table of all epochs,
     and a checkpoint that --resume goes on from. Training needs audiosearch[tensorflow].
+
+    Several devices are GPUs of this machine. With PyTorch torchrun starts a process for each, on
+    one machine or several: torchrun --standalone --nproc-per-node 2 -m audiosearch train ...
     """
     # TensorFlow's own start-up notes say nothing to a user; its errors stay.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     import audiosearch as aus
     from audiosearch.classifier.network import NetworkConfig
     from audiosearch.classifier.training import TrainingConfig
@@ -224,19 +241,35 @@ def command(
             config=config,
             teachers=teachers,
             resume=resume,
+            devices=devices,
             on_epoch=lambda result: click.echo(_epoch_line(result, config.epochs)),
             on_step=_step_line() if sys.stderr.isatty() else None,
         )
+    except OtherProcessError:
+        # The process that failed says why, once.
+        return EXIT_FAILED
     except KeyboardInterrupt:
+        if not _leads():
+            return EXIT_INTERRUPTED
         return interrupted(
             f"Interrupted. The best epoch so far is kept in {out}; --resume goes on."
         )
+    if not _leads():
+        return EXIT_OK
     click.echo(
         f"Best epoch: {run.best.epoch}, validation mAP {run.best.validation_mAP:.4f}. "
         f"Trained on {run.train_clips:,} clips, chosen on {run.validation_clips:,}. "
         f"Written to {run.folder}."
     )
     return EXIT_OK
+
+
+def _leads() -> bool:
+    """Tell whether this is the process that prints; torchrun starts others beside it."""
+    from audiosearch.classifier.processes import torchrun_launch
+
+    launch = torchrun_launch()
+    return launch is None or launch.rank == 0
 
 
 def _epoch_line(result: EpochResult, epochs: int) -> str:
