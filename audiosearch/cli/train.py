@@ -60,7 +60,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     "--teacher",
     "teachers",
     multiple=True,
-    default=(),
+    show_default="none",
     type=click.Path(path_type=Path),
     metavar="RUN",
     help="Distil this classifier into the new one; give it several times for an ensemble.",
