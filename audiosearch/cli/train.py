@@ -70,6 +70,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     "--devices",
     type=click.IntRange(min=1),
     metavar="N",
+    show_default="1",
     help="On how many devices each step runs; one, or under torchrun all of its processes.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=32, help="How many epochs.")
