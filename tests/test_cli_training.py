@@ -139,6 +139,17 @@ def test_train_then_evaluate_with_the_result(invoke: Invoke, tmp_path: Path) -> 
     assert str(run) in again.err
 
 
+def test_several_files_are_trained_on_as_one_set(invoke: Invoke, tmp_path: Path) -> None:
+    files = [write_packed(tmp_path / f"{name}.h5", clips=100, seed=name) for name in (1, 2)]
+    options = ("--epochs", 1, "--batch-size", 16, "--units", 8, "--validation", 0.3)
+    named = [word for file in files for word in ("--data", file)]
+    done = invoke("train", *named, "--out", tmp_path / "run", *options)
+    assert done.code == 0, done.err
+    config = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
+    assert config["data"] == ["1.h5", "2.h5"]
+    assert config["train_clips"] + config["validation_clips"] == 200
+
+
 def test_train_on_a_missing_file(invoke: Invoke, tmp_path: Path) -> None:
     done = invoke("train", "--data", tmp_path / "none.h5", "--out", tmp_path / "run")
     assert done.code == 1

@@ -45,9 +45,10 @@ def _numbers(text: str) -> tuple[int, ...]:
 @click.option(
     "--data",
     required=True,
+    multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE.h5",
-    help="Packed data set with labels, for example AudioSet's bal_train.h5.",
+    help="Packed data set with labels, for example AudioSet's bal_train.h5; several are one set.",
 )
 @click.option(
     "--out",
@@ -212,7 +213,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     help="Share of a layer's values left out in training.",
 )
 def command(
-    data: Path,
+    data: tuple[Path, ...],
     out: Path,
     teachers: tuple[Path, ...],
     resume: bool,
