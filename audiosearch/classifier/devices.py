@@ -176,7 +176,7 @@ class _Mirrored(Devices):
                     return inputs
                 replica = tf.distribute.get_replica_context().replica_id_in_sync_group
                 seed = tf.cast(self.seed_generator.next(), "int64")
-                seed += tf.stack([tf.cast(0, "int64"), tf.cast(replica, "int64") << 32])
+                seed += tf.stack([tf.cast(0, "int64"), tf.cast(replica, "int64") * 2**32])
                 return tf.nn.experimental.stateless_dropout(inputs, rate=self.rate, seed=seed)
 
         return {"BatchNormalization": Normalization, "Dropout": Dropout}
