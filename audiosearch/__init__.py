@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from audiosearch.library.library import Library, LibraryInfo
     from audiosearch.library.packing import PackSummary, pack
     from audiosearch.tagging.tags import TagResult, tag, tag_files, tag_packed
+    from audiosearch.weights import (
+        ModelInfo,
+        ModelVerification,
+        fetch_model,
+        list_models,
+        model_path,
+        verify_model,
+    )
 
 _HOMES = {
     "AudioSearchError": "errors",
@@ -37,6 +45,8 @@ _HOMES = {
     "IndexSummary": "library.indexing",
     "Library": "library.library",
     "LibraryInfo": "library.library",
+    "ModelInfo": "weights",
+    "ModelVerification": "weights",
     "Moment": "library.hits",
     "PackSummary": "library.packing",
     "Progress": "jobs.progress",
@@ -48,8 +58,11 @@ _HOMES = {
     "default_library": "api",
     "embed": "api",
     "evaluate": "classifier.evaluation",
+    "fetch_model": "weights",
     "import_weights": "classifier.published",
     "index": "library.indexing",
+    "list_models": "weights",
+    "model_path": "weights",
     "open_library": "api",
     "pack": "library.packing",
     "shipped_library": "api",
@@ -57,6 +70,7 @@ _HOMES = {
     "tag_files": "tagging.tags",
     "tag_packed": "tagging.tags",
     "train": "classifier.training",
+    "verify_model": "weights",
 }
 
 __all__ = [
@@ -68,6 +82,8 @@ __all__ = [
     "IndexSummary",
     "Library",
     "LibraryInfo",
+    "ModelInfo",
+    "ModelVerification",
     "Moment",
     "PackSummary",
     "Progress",
@@ -80,8 +96,11 @@ __all__ = [
     "default_library",
     "embed",
     "evaluate",
+    "fetch_model",
     "import_weights",
     "index",
+    "list_models",
+    "model_path",
     "open_library",
     "pack",
     "shipped_library",
@@ -89,6 +108,7 @@ __all__ = [
     "tag_files",
     "tag_packed",
     "train",
+    "verify_model",
 ]
 
 

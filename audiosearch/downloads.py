@@ -95,6 +95,7 @@ def download(
     path: str | os.PathLike[str],
     *,
     sha256: str | None = None,
+    begins: bytes = b"",
     by_hand: str = "",
     on_progress: Callable[[DownloadProgress], None] | None = None,
 ) -> Download:
@@ -108,6 +109,8 @@ def download(
         The file to write; its folder is made where it is missing.
     sha256 : str, optional
         What its checksum must be.
+    begins : bytes
+        How its content must begin, so that the web page of a login is not taken for it.
     by_hand : str
         Ends the message of a failure: what else a user can do.
     on_progress : callable, optional
@@ -124,7 +127,7 @@ def download(
     failures = []
     for url in urls:
         try:
-            return _fetch(url, target, sha256, on_progress)
+            return _fetch(url, target, sha256, begins, on_progress)
         except _RefusedError as error:
             failures.append(f"{printable(url)}: {error}")
     part = _part(target)
@@ -149,6 +152,7 @@ def _fetch(
     url: str,
     target: Path,
     sha256: str | None,
+    begins: bytes,
     on_progress: Callable[[DownloadProgress], None] | None,
 ) -> Download:
     """Download from one address, as often as it takes."""
@@ -177,6 +181,8 @@ def _fetch(
         wrong = f"its SHA-256 is {found}, not {sha256.lower()}"
     elif md5 is not None and md5 != _md5(part):
         wrong = "it is not what the server says that it sent"
+    elif (start := _start(part, len(begins))) != begins:
+        wrong = f"it begins with {start!r}"
     if wrong:
         _forget(target)
         raise _RefusedError(f"What came is another file or was damaged on the way: {wrong}.")
@@ -332,6 +338,11 @@ def _md5_header(response: Any) -> str | None:
 def _md5(path: Path) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
+
+
+def _start(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 def _retry_after(error: urllib.error.HTTPError) -> float | None:

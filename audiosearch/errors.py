@@ -59,6 +59,15 @@ class MissingDependencyError(AudioSearchError):
         )
         self.package = package
         self.extra = extra
+        self.purpose = purpose
+
+    def __reduce__(self) -> tuple[object, tuple[str, str, str]]:
+        return _missing, (self.package, self.extra, self.purpose)
+
+
+def _missing(package: str, extra: str, purpose: str) -> MissingDependencyError:
+    """Make the error again in another process."""
+    return MissingDependencyError(package, extra=extra, purpose=purpose)
 
 
 class AudioError(AudioSearchError):

@@ -61,12 +61,15 @@ class RemoteFile:
         What it is called here and on mirrors.
     urls : tuple of str
         Where its publisher serves it.
+    begins : bytes
+        How its content begins.
     seen_sha256 : str, optional
-        The checksum that other projects recorded of it. It decides nothing; see `fetch_file`.
+        The checksum that other projects recorded of it. It decides nothing.
     """
 
     name: str
     urls: tuple[str, ...]
+    begins: bytes = b""
     seen_sha256: str | None = None
 
 
@@ -183,7 +186,14 @@ def fetch_file(
             f"{printable(str(path))}. {by_hand}".rstrip()
         )
     else:
-        found = download(wanted, path, sha256=sha256, by_hand=by_hand, on_progress=on_progress)
+        found = download(
+            wanted,
+            path,
+            sha256=sha256,
+            begins=remote.begins,
+            by_hand=by_hand,
+            on_progress=on_progress,
+        )
     expected, since = (sha256, "") if sha256 else _accepted(folder, remote.name)
     if expected is not None and found.sha256 != expected.lower():
         before = f"the one accepted on {since}" if since else "the one asked for"

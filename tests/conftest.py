@@ -12,9 +12,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from vggish_fixtures import PublishedFiles
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA_VARIABLE = "AUDIOSEARCH_DATA"
@@ -60,10 +64,11 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
         ("XDG_DATA_HOME", "data"),
         ("XDG_CONFIG_HOME", "config"),
         ("XDG_STATE_HOME", "state"),
+        ("XDG_CACHE_HOME", "cache"),
     ):
         monkeypatch.setenv(name, str(home / folder))
-    for name in ("AUDIOSEARCH_LIBRARY", "AUDIOSEARCH_TOKEN", "AUDIOSEARCH_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("LIBRARY", "TOKEN", "DEBUG", "MODELS", "OFFLINE", "MODEL_MIRRORS"):
+        monkeypatch.delenv(f"AUDIOSEARCH_{name}", raising=False)
     return home
 
 
@@ -206,6 +211,41 @@ def run_command(
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def vggish_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PublishedFiles]:
+    """What Google publishes of VGGish, with random weights. Read only: it is shared by all tests.
+
+    It takes 0.9 GB, which does not outlive the session.
+    """
+    from vggish_fixtures import write_published
+
+    folder = tmp_path_factory.mktemp("published")
+    yield write_published(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def vggish_master(
+    vggish_files: PublishedFiles, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    from audiosearch.embedders.vggish.install import install, quantise
+
+    root = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUDIOSEARCH_MODELS", str(root))
+        install(path=vggish_files.folder / "vggish_model.ckpt")
+        quantise()
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def vggish_installed(vggish_master: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """VGGish with random weights and its int8 variant are installed, in a folder to read only."""
+    monkeypatch.setenv("AUDIOSEARCH_MODELS", str(vggish_master))
+    return vggish_master / "vggish"
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,8 @@ class Server:
         Codes that the next requests get in place of the file, as (code, headers).
     dies_after : int, optional
         How many requests it answers at all.
+    files : dict
+        What it serves in place of `content`, by the last part of the address.
     """
 
     url: str = ""
@@ -48,6 +50,7 @@ class Server:
     breaks: list[int] = field(default_factory=list)
     answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     dies_after: int | None = None
+    files: dict[str, Path] = field(default_factory=dict)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -63,6 +66,8 @@ class Server:
                 handler.send_header(name, value)
             handler.end_headers()
             return
+        if self.files:
+            self.content = self.files[handler.path.rpartition("/")[2]].read_bytes()
         first = 0
         same = handler.headers.get("If-Range") in (None, *self.headers.values())
         if asked and self.ranges and same:
@@ -235,6 +240,15 @@ def test_a_mirror_with_a_wrong_file_is_passed_over(server: Server, tmp_path: Pat
         mirror.content = b"something else"
         found = download([mirror.url, server.url], tmp_path / "file.bin", sha256=SHA256)
     assert (found.url, found.path.read_bytes()) == (server.url, CONTENT)
+
+
+def test_a_web_page_is_not_taken_for_the_file(server: Server, tmp_path: Path) -> None:
+    with serving() as portal:
+        portal.content = b"<html>Log in first</html>"
+        found = download([portal.url, server.url], tmp_path / "file.bin", begins=CONTENT[:2])
+        assert found.url == server.url
+        with pytest.raises(DownloadError, match="begins with b'<html'"):
+            download([portal.url], tmp_path / "other.bin", begins=CONTENT[:5])
 
 
 def test_a_busy_server_is_asked_again(server: Server, tmp_path: Path) -> None:

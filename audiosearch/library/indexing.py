@@ -18,7 +18,7 @@ import filelock
 
 from audiosearch.classifier.scorer import classifier_identity
 from audiosearch.datasets.packed import PackedFile
-from audiosearch.embedders import available_embedders
+from audiosearch.embedders import available_embedders, embedder_hash
 from audiosearch.errors import (
     AudioNotFoundError,
     InvalidArgumentError,
@@ -108,7 +108,7 @@ def index(
         refuse_foreign(folder)
     wanted: list[tuple[str, str | None]] = []
     if found.sounds:
-        wanted.append((embedder, bundled_model(embedder).sha256))
+        wanted.append((embedder, embedder_hash(embedder)))
     wanted.extend(made_by)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, RELEASED
 from audiosearch.datasets.packed_writer import ClipRows
 from audiosearch.datasets.part_file import Done, PartFile, already_there
 from audiosearch.datasets.tfrecord import ReleasedClip, read_clips
-from audiosearch.embedders import available_embedders
+from audiosearch.embedders import available_embedders, embedder_hash
 from audiosearch.errors import AudioError, DataError, InvalidArgumentError, printable
 from audiosearch.jobs import (
     Analysis,
@@ -33,7 +33,6 @@ from audiosearch.jobs import (
 )
 from audiosearch.library.catalogue import Skipped
 from audiosearch.library.pack_sources import PackItem, PackPlan, find_items
-from audiosearch.models import bundled_model
 
 __all__ = ["PackSummary", "pack"]
 
@@ -136,7 +135,7 @@ def pack(
     plan = find_items([Path(source) for source in listed])
     facts = {"embedder": RELEASED}
     if not plan.released:
-        facts = {"embedder": embedder, "embedder_sha256": bundled_model(embedder).sha256}
+        facts = {"embedder": embedder, "embedder_sha256": embedder_hash(embedder)}
     summary = PackSummary(printable(str(target)))
     with PartFile(target, plan.fingerprint(str(facts))) as part:
         if target.exists() and not (part.finished == len(plan.items) and part.is_written()):

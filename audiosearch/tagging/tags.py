@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from audiosearch.classifier.scorer import load_scorer
 from audiosearch.datasets.packed import PackedFile
+from audiosearch.embedders import embedder_hash
 from audiosearch.errors import AudioError, InvalidArgumentError, printable
 from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings, WorkerPool, core_count
 from audiosearch.labels import CLASS_COUNT, load_labels
@@ -123,6 +124,8 @@ def _tag_files(
 ) -> Iterator[TagResult | AudioError]:
     if not names:
         return
+    # Once here, where it raises, and where it converts a model that was just fetched.
+    embedder_hash(settings.embedder)
     with WorkerPool(settings, workers=workers) as pool:
         for result in pool.map(names):
             yield result if isinstance(result, AudioError) else from_analysis(result, top=top)
