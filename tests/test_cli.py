@@ -24,11 +24,18 @@ Invoke = Callable[..., Outcome]
 
 def all_commands() -> list[tuple[str, click.Command]]:
     context = click.Context(cli, info_name="audiosearch", **cli.context_settings)
-    found = [("audiosearch", cli)]
-    for name in cli.list_commands(context):
-        command = cli.get_command(context, name)
+    return [("audiosearch", cli), *commands_of(cli, context)]
+
+
+def commands_of(group: click.Group, context: click.Context) -> list[tuple[str, click.Command]]:
+    found = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         assert command is not None
         found.append((name, command))
+        if isinstance(command, click.Group):
+            inner = click.Context(command, info_name=name, parent=context)
+            found += [(f"{name} {last}", each) for last, each in commands_of(command, inner)]
     return found
 
 

@@ -19,7 +19,9 @@ from audiosearch.cli.root import COMMANDS
 
 DOCUMENTS = [
     "README.md",
-    *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")),
+    *sorted(
+        path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "docs").rglob("*.md")
+    ),
 ]
 
 
@@ -47,9 +49,16 @@ def check_command(words: list[str]) -> None:
     assert Path(words[0]).name == "audiosearch"
     context = click.Context(cli, info_name="audiosearch", **cli.context_settings)
     assert words[1] in COMMANDS, words
-    command = cli.get_command(context, words[1])
+    command: click.Command | None = cli
+    while isinstance(command, click.Group):
+        name, *words = words[1:]
+        command = command.get_command(context, name)
+        assert command is not None, name
+        words = [name, *words]
+        if isinstance(command, click.Group):
+            context = click.Context(command, info_name=name, parent=context)
     assert command is not None
-    command.make_context(words[1], words[2:], parent=context)
+    command.make_context(words[0], words[1:], parent=context)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

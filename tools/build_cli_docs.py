@@ -23,14 +23,19 @@ MARKER = "<!-- Below: written by tools/build_cli_docs.py. -->"
 def build_reference() -> str:
     """Return the reference of all commands as Markdown."""
     context = click.Context(cli, info_name="audiosearch", **cli.context_settings)
-    parts = [_section(cli, context)]
-    for name in cli.list_commands(context):
-        command = cli.get_command(context, name)
-        if command is None:
-            raise SystemExit(f"The command {name} is listed and does not exist.")
-        inner = click.Context(command, info_name=name, parent=context)
-        parts.append(_section(command, inner))
-    return "\n".join(parts)
+    return "\n".join(_sections(cli, context))
+
+
+def _sections(command: click.Command, context: click.Context) -> list[str]:
+    """Return the section of a command, and of the commands in it."""
+    parts = [_section(command, context)]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            if inner is None:
+                raise SystemExit(f"The command {name} is listed and does not exist.")
+            parts += _sections(inner, click.Context(inner, info_name=name, parent=context))
+    return parts
 
 
 def build_document(current: str) -> str:
@@ -42,10 +47,9 @@ def _section(command: click.Command, context: click.Context) -> str:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     lines = [f"## {context.command_path}", "", f"`{usage}`", ""]
     lines += [inspect.cleandoc(command.help or ""), ""]
+    options = [each for each in command.get_params(context) if isinstance(each, click.Option)]
     lines += ["| option | type | default | what it does |", "|---|---|---|---|"]
-    for parameter in command.get_params(context):
-        if isinstance(parameter, click.Option):
-            lines.append(_row(parameter, context))
+    lines += [_row(option, context) for option in options]
     return "\n".join(lines) + "\n"
 
 

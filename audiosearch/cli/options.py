@@ -58,7 +58,7 @@ top_option = click.option(
 embedder_option = click.option(
     "--embedder",
     # A test compares the choices with `audiosearch.embedders.available_embedders`.
-    type=click.Choice(["lite"]),
+    type=click.Choice(["lite", "vggish", "vggish-int8"]),
     default="lite",
     help="What turns sound into embeddings.",
 )

@@ -10,9 +10,10 @@ from audiosearch.cli.output import count, warn
 from audiosearch.storage import Closing
 
 if TYPE_CHECKING:
+    from audiosearch.downloads import DownloadProgress
     from audiosearch.jobs import Progress
 
-__all__ = ["IndexProgress"]
+__all__ = ["FetchProgress", "IndexProgress"]
 
 _LINE_SECONDS = 10.0
 
@@ -72,3 +73,62 @@ class IndexProgress(Closing):
             total=progress.total,
             description=self._facts(progress),
         )
+
+
+class FetchProgress(Closing):
+    """Shows on stderr how much of a download has come."""
+
+    def __init__(self) -> None:
+        self._last_line = time.monotonic()
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, progress: DownloadProgress) -> None:
+        """Take the state of a download."""
+        if self._terminal:
+            self._draw(progress)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
+            of = "" if progress.total is None else f" of {progress.total / 1e6:,.0f}"
+            warn(f"{progress.name}: {progress.done / 1e6:,.0f}{of} MB")
+
+    def step(self, sentence: str) -> None:
+        """Say what is done next."""
+        self.close()
+        warn(sentence)
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            self._tasks.clear()
+
+    def _draw(self, progress: DownloadProgress) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                TextColumn,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+        if progress.name not in self._tasks:
+            self._tasks[progress.name] = self._bar.add_task(progress.name, total=None)
+        self._bar.update(self._tasks[progress.name], completed=progress.done, total=progress.total)

@@ -22,6 +22,7 @@ COMMANDS = (
     "evaluate",
     "train",
     "import-weights",
+    "models",
 )
 
 
