@@ -40,6 +40,19 @@ def test_skips_pass_only_for_lack_of_data_or_gpu(tmp_path: Path, name: str) -> N
         assert "not allowed" in done.stdout
 
 
+def test_a_reason_that_is_named_is_let_pass(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        '<testsuites><testsuite><testcase name="a"><skipped message="no torch: not installed"/>'
+        "</testcase></testsuite></testsuites>",
+        encoding="utf-8",
+    )
+    script = [sys.executable, REPOSITORY / ".ci" / "skips.py", report]
+    assert subprocess.run(script, capture_output=True, check=False).returncode == 1
+    done = subprocess.run([*script, "no jax", "no torch"], capture_output=True, check=False)
+    assert done.returncode == 0
+
+
 def test_a_missing_report_fails(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, REPOSITORY / ".ci" / "skips.py", tmp_path / "none.xml"],
