@@ -1,0 +1,1 @@
+"""What maintainers run: documents, data files and the bundled embedder's training."""

@@ -1,0 +1,280 @@
+"""What each step of the command line does: reads options, calls the modules, says what came out."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiosearch.classifier.scorer import load_scorer
+from audiosearch.errors import DataError, InvalidArgumentError
+from audiosearch.models import bundled_model
+from audiosearch.storage import read_json, write_json
+from tools.lite.catalogue import Sound, read_packages, read_sounds, write_rows
+from tools.lite.collection import SoundStore, collect
+from tools.lite.network import StudentConfig, build_adaptor, build_trunk, config_from_dict
+from tools.lite.released import AudioSetClips, Pairs, Released
+from tools.lite.run import load_parts
+from tools.lite.shards import Sources, build_shards, gather_targets, score_windows, shard_folders
+from tools.lite.targets import read_corpus_targets, read_targets, write_targets
+from tools.lite.teacher import Teacher, convert_teacher, last_layer
+from tools.lite.windows import Windows, cut_windows
+
+__all__ = [
+    "adapt_student",
+    "audit",
+    "collect_sounds",
+    "cross_validate",
+    "distil_trunk",
+    "export_run",
+    "make_shards",
+    "measure_embedder",
+    "prepare",
+    "tune_student",
+]
+
+FOLDS = 5
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+def collect_sounds(options: Namespace) -> None:
+    """Download the sounds of the committed lists."""
+    store = _store(options.work)
+    store.folder.mkdir(parents=True, exist_ok=True)
+    missing = collect(read_packages(), read_sounds(), store, mirror=options.mirror, say=say)
+    say(f"{missing} sounds are missing")
+
+
+def prepare(options: Namespace) -> None:
+    """Cut windows, score them, and write the clean shards."""
+    work: Path = options.work
+    if not (work / "windows" / "windows.csv").exists():
+        tests = {package.package for package in read_packages() if package.role == "test"}
+        sounds = [sound for sound in read_sounds() if sound.package not in tests]
+        cut_windows(sounds, _store(work), work / "windows", say=say)
+    windows = Windows(work / "windows")
+    teacher = _teacher(work, options.yamnet, options.threads)
+    targets = work / "targets.npz"
+    if not targets.exists():
+        known = read_corpus_targets(*options.targets) if options.targets else {}
+        write_targets(targets, score_windows(windows, teacher, known, say=say))
+    sources = _sources(options)
+    build_shards(sources, teacher, work / "shards", mixed=0, say=say)
+    counts = np.bincount(sources.targets.argmax(axis=1), minlength=sources.targets.shape[1])
+    say(f"{len(sources):,} sources; top classes: {int((counts > 0).sum())}")
+
+
+def audit(options: Namespace) -> None:
+    """Name the windows that are copies of test recordings."""
+    from audiosearch.audio import find_audio
+    from tools.lite.audit import find_copies
+
+    sources = _sources(options)
+    tests = [path for folder in options.tests for path in find_audio(folder)]
+    teacher = _teacher(options.work, options.yamnet, 2)
+    clean = shard_folders(options.work / "shards", "clean")
+    copies = find_copies(tests, sources, clean, teacher, say=say)
+    guilty = {sources.windows.rows[copy.source].sha1 for copy in copies}
+    say(f"{len(tests):,} test recordings; copies in {len(guilty)} sounds")
+    if options.out:
+        listed = {sound.sha1: sound for sound in read_sounds()}
+        write_rows(options.out, [listed[sha1] for sha1 in sorted(guilty)], Sound)
+
+
+def make_shards(options: Namespace) -> None:
+    """Write mixed shards."""
+    teacher = _teacher(options.work, options.yamnet, options.threads)
+    build_shards(
+        _sources(options),
+        teacher,
+        options.work / "shards",
+        mixed=options.mixed,
+        clips=options.clips,
+        seed=options.seed,
+        say=say,
+    )
+
+
+def distil_trunk(options: Namespace) -> None:
+    """Stage 1: trunk and head learn YAMNet's answers, patch by patch."""
+    from tools.lite.distillation import DistillationConfig, distil
+
+    config = DistillationConfig(
+        student=_student(options),
+        epochs=options.epochs,
+        batch=options.batch,
+        learning_rate=options.learning_rate,
+        score_weight=options.score_weight,
+        precision=options.precision,
+        seed=options.seed,
+    )
+    layer = last_layer(options.work / "yamnet.onnx")
+    distil(options.work / "shards", layer, options.run_folder, config, start=options.start, say=say)
+
+
+def adapt_student(options: Namespace) -> None:
+    """Stage 2: an adaptor into VGGish's space behind the trunk, which stays as it is."""
+    from tools.lite.adaptation import adapt
+
+    config = _adaptation(options, options.epochs, options.learning_rate, options.held_out)
+    adapt(_material(options), options.start, options.run_folder, config, say=say)
+
+
+def tune_student(options: Namespace) -> None:
+    """Stage 3: trunk and adaptor are tuned together."""
+    from tools.lite.adaptation import tune
+
+    config = _adaptation(options, options.epochs, options.learning_rate, options.held_out)
+    tune(_material(options), options.start, options.run_folder, config, say=say)
+
+
+def cross_validate(options: Namespace) -> None:
+    """Stages 2 and 3 five times, each without a fold of the pairs, and their embedders."""
+    from tools.lite.adaptation import adapt, tune
+
+    material = _material(options)
+    for fold in range(FOLDS):
+        say(f"fold {fold}")
+        folder = options.run_folder / f"fold-{fold}"
+        config = _adaptation(options, options.epochs, options.learning_rate, fold)
+        adapt(material, options.start, folder / "adapt", config, say=say)
+        last = folder / "adapt"
+        if options.tune_epochs:
+            config = _adaptation(options, options.tune_epochs, options.tune_rate, fold)
+            tune(material, last, folder / "tune", config, say=say)
+            last = folder / "tune"
+        _export(last, options.run_folder / f"fold-{fold}.onnx")
+
+
+def export_run(options: Namespace) -> None:
+    """Write a finished stage's student as ONNX, with its manifest."""
+    path = _export(options.run_folder, options.target)
+    say(f"{path}: {path.stat().st_size:,} bytes")
+
+
+def measure_embedder(options: Namespace) -> None:
+    """Print the table of bars for an embedder."""
+    from tools.lite.report import Tests, measure, read_held_out
+
+    data: Path = options.data_dir
+    work: Path = options.work or Path()
+    released = Released(data / "audioset" / "bal_train.h5")
+    clips = AudioSetClips(data / "lite" / "audioset_clips.npz")
+    tests = Tests(
+        held_out=read_held_out(_store(work)) if options.work else [],
+        esc10=data / "esc10",
+        samples=data / "samples",
+        pairs=Pairs(clips, released),
+        released=released,
+    )
+    folds = [options.folds / f"fold-{fold}.onnx" for fold in range(FOLDS)] if options.folds else []
+    result = measure(
+        options.embedder or bundled_model("lite").path,
+        tests,
+        load_scorer(options.classifier),
+        _teacher(work, options.yamnet, 2),
+        folds=folds,
+        say=say,
+    )
+    if options.json:
+        write_json(options.json, result)
+
+
+def _store(work: Path) -> SoundStore:
+    return SoundStore(work / "store")
+
+
+def _teacher(work: Path, yamnet: Path, threads: int) -> Teacher:
+    """Return YAMNet, converted where that was not done before."""
+    path = work / "yamnet.onnx"
+    if not path.exists():
+        convert_teacher(yamnet / "yamnet_spectra_in.tflite", path)
+    return Teacher(path, yamnet / "yamnet_class_map.csv", threads=threads)
+
+
+def _sources(options: Namespace) -> Sources:
+    windows = Windows(options.work / "windows")
+    clips = AudioSetClips(options.audioset_clips) if options.audioset_clips else None
+    known = read_targets(options.work / "targets.npz")
+    return Sources(windows, clips, gather_targets(windows, clips, known))
+
+
+def _student(options: Namespace) -> StudentConfig:
+    return StudentConfig(
+        channels=options.channels,
+        depths=_numbers(options.depths),
+        block=options.block,
+        features=options.features,
+        hidden=_numbers(options.hidden),
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise InvalidArgumentError(f"'{text}' is not a list of whole numbers.") from None
+
+
+def _student_of(folder: Path) -> StudentConfig:
+    """Return the shape that a stage was trained with."""
+    try:
+        return config_from_dict(read_json(folder / "config.json")["student"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} holds no finished stage: {error}.") from error
+
+
+def _material(options: Namespace) -> Any:
+    from tools.lite.adaptation import Material
+    from tools.lite.judging import Judge
+
+    released = Released(options.released)
+    clips = AudioSetClips(options.audioset_clips)
+    folders = options.classifier or [None]
+    judges = [Judge(folder, calibrated=not options.raw) for folder in folders]
+    return Material(
+        shards=options.work / "shards",
+        pairs=Pairs(clips, released),
+        released=released,
+        judges=judges,
+        last_layer=last_layer(options.work / "yamnet.onnx"),
+    )
+
+
+def _adaptation(options: Namespace, epochs: int, rate: float, held_out: int | None) -> Any:
+    from tools.lite.adaptation import AdaptationConfig
+    from tools.lite.batching import BatchShape
+
+    return AdaptationConfig(
+        student=_student_of(options.start),
+        epochs=epochs,
+        batch=BatchShape(patches=options.patches, clips=max(8, options.patches * 3 // 8)),
+        learning_rate=rate,
+        pairs=options.pairs,
+        agreement=options.agreement,
+        moments=options.moments,
+        distillation=options.distillation,
+        clean=options.clean,
+        held_out=held_out,
+        precision=options.precision,
+        seed=options.seed,
+    )
+
+
+def _export(folder: Path, target: Path) -> Path:
+    from tools.lite.export import export_student
+
+    config = _student_of(folder)
+    scale = read_json(folder / "config.json").get("values")
+    if scale is None:
+        raise DataError(f"{folder} is a stage without an adaptor; export one of stage 2 or 3.")
+    adaptor = build_adaptor(config, mean=scale["mean"], deviation=scale["deviation"])
+    parts = {"trunk": build_trunk(config), "adaptor": adaptor}
+    load_parts(folder, parts)
+    return export_student(parts["trunk"], adaptor, config, target)
