@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -36,12 +37,18 @@ def fenced_lines(document: str) -> list[str]:
 
 
 def commands_in(line: str) -> list[list[str]]:
-    """Return the audiosearch commands of a shell line, each as a list of words."""
-    return [
-        words
-        for part in re.split(r"&&|\|\||;", line)
-        if (words := shlex.split(part)) and Path(words[0]).name == "audiosearch"
-    ]
+    """Return the audiosearch commands of a shell line, each as a list of words.
+
+    Settings of the environment before a command are left out; torchrun starts it by ``-m``.
+    """
+    found = []
+    for part in re.split(r"&&|\|\||;", line):
+        words = list(itertools.dropwhile(re.compile(r"\w+=").match, shlex.split(part)))
+        if words[:1] == ["torchrun"]:
+            words = words[words.index("-m") + 1 :]
+        if words and Path(words[0]).name == "audiosearch":
+            found.append(words)
+    return found
 
 
 def check_command(words: list[str]) -> None:
