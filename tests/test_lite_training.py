@@ -181,7 +181,7 @@ def adaptation_config(**changes) -> adaptation.AdaptationConfig:
 def stages(prepared, material) -> Path:
     """Finished stages 1, 2 and 3."""
     distilled(prepared, prepared / "one")
-    config = adaptation_config()
+    config = adaptation_config(epochs=6)
     adaptation.adapt(material, prepared / "one", prepared / "two", config, say=lambda _: None)
     adaptation.tune(material, prepared / "two", prepared / "three", config, say=lambda _: None)
     return prepared
@@ -464,7 +464,7 @@ def test_the_audit_names_the_window_that_holds_a_test_recording(prepared, tmp_pa
     (tmp_path / "test.wav").write_bytes(wav(sound))
     clean = shards.shard_folders(prepared / "shards", "clean")
     found = audit.find_copies(
-        [tmp_path / "test.wav"], sources, clean, StubTeacher(), guilty=0.95, say=lambda _: None
+        [tmp_path / "test.wav"], sources, clean, StubTeacher(), say=lambda _: None
     )
     assert [copy.source for copy in found][:1] == [9]
 
@@ -558,8 +558,10 @@ def test_stages_learn_what_they_are_told(stages):
     for name in ("two", "three"):
         with (stages / name / "metrics.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        assert float(rows[1]["agreement"]) < float(rows[0]["agreement"])
-        assert float(rows[1]["pairs"]) < 1.2 * float(rows[0]["pairs"])
+        # Epochs see other mixes and are not compared one by one.
+        agreement, pairs = ([float(row[key]) for row in rows] for key in ("agreement", "pairs"))
+        assert sum(agreement[3:]) < sum(agreement[:3])
+        assert sum(pairs[3:]) < 1.2 * sum(pairs[:3])
 
 
 def test_stage_2_leaves_the_trunk_and_stage_3_moves_it(stages):

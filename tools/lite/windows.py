@@ -65,7 +65,7 @@ class Windows:
         ]
         if not self.rows:
             raise DataError(f"{folder} holds no windows.")
-        self._samples = np.memmap(self.folder / "waveform.i16", "<i2", "r")
+        self._path = self.folder / "waveform.i16"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,7 +73,8 @@ class Windows:
     def waveform(self, index: int) -> npt.NDArray[np.float32]:
         """Return a window's samples, (n,), n at most 160,000, nominally in [-1, 1]."""
         row = self.rows[index]
-        part = self._samples[row.offset : row.offset + row.length]
+        # Read, not mapped: mapped pages would count as this process's memory.
+        part = np.fromfile(self._path, "<i2", count=row.length, offset=2 * row.offset)
         return part.astype(np.float32) / np.float32(_FULL_SCALE)
 
 
