@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import struct
+import subprocess
 import sys
 import tarfile
 import wave
@@ -280,6 +281,37 @@ def test_packages_are_downloaded_verified_and_only_listed_sounds_kept(tmp_path):
     assert "SHA-256" in lines[-2]
 
 
+def test_a_clone_stands_for_a_repository_and_what_it_lacks_is_counted(tmp_path):
+    clone = tmp_path / "clones" / "owner" / "sounds"
+    clone.mkdir(parents=True)
+    here, gone = wav(tone(500, 0.2)), wav(tone(600, 0.2))
+    (clone / "Blätter.wav").write_bytes(here)
+    (clone / "gone.wav").write_bytes(gone)
+    (clone / "README.md").write_text("about")
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        command = ["git", "-C", str(clone), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "sounds")
+    missing = git("rev-parse", "HEAD:gone.wav")
+    (clone / ".git" / "objects" / missing[:2] / missing[2:]).unlink()
+    commit = git("rev-parse", "HEAD")
+    package = Package("github", "owner/sounds", commit, "", "", "CC0", "train")
+    sounds = [Sound("owner/sounds", "", short_sha1(content), 1) for content in (here, gone)]
+    store = SoundStore(tmp_path / "work" / "store")
+    store.folder.mkdir(parents=True)
+    lines: list[str] = []
+    assert collect([package], sounds, store, clones=tmp_path / "clones", say=lines.append) == 1
+    assert store.find(short_sha1(here)).read_bytes() == here
+    assert lines == [f"owner/sounds {commit}: 1 of 2 sounds"]
+    surveyed = survey(package, store, clones=tmp_path / "clones")
+    assert [sound.path for sound in surveyed.sounds] == [f"sounds-{commit}/Blätter.wav"]
+
+
 def test_a_survey_lists_sounds_with_their_windows_and_the_licence(tmp_path):
     (tmp_path / "pool").mkdir()
     files = {
@@ -357,6 +389,15 @@ def test_the_second_sound_is_as_much_quieter_as_is_said():
     middle = mixed.waveform[3 * RATE : 4 * RATE]
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(RATE)))
     assert 20 * np.log10(spectrum[500] / spectrum[2000]) == pytest.approx(12.0, abs=0.3)
+
+
+def test_long_sounds_that_are_slowed_down_can_be_mixed():
+    random = np.random.default_rng(0)
+    sound = tone(500, 10.0)
+    settings = mixing.Mixing(speed=1.0, speeds=(0.5, 0.9))
+    for _ in range(20):
+        result = mixing.mix(random, sound, sound, settings)
+        assert 8 * RATE < len(result.waveform) <= 10 * RATE
 
 
 def test_silence_can_be_mixed():

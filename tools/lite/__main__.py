@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     collect = step("collect", commands.collect_sounds)
     collect.add_argument("work", type=Path)
     collect.add_argument("--mirror", help="address of a Debian mirror (the machine's own)")
+    collect.add_argument("--clones", type=Path, help="folder of clones, OWNER/NAME, of GitHub's")
 
     prepare = step("prepare", commands.prepare)
     prepare.add_argument("work", type=Path)

@@ -3,9 +3,9 @@
 ``packages.csv``: one row a package.
 
 ========== =====================================================================================
-registry   ``debian`` (a binary package), ``debian-source``, ``npm`` or ``pypi``
-package    its name
-version    the version that was read
+registry   ``debian`` (a binary package), ``debian-source``, ``npm``, ``pypi`` or ``github``
+package    its name; on GitHub ``owner/name``
+version    the version that was read; on GitHub a commit
 file       Debian: path below the mirror; else empty
 sha256     checksum of the package file, where the registry publishes one
 licence    as the package states it

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
+import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import urllib.error
 import urllib.parse
@@ -25,6 +28,7 @@ from tools.lite.catalogue import Package, Sound
 __all__ = ["SoundStore", "collect", "configured_mirror", "fetch", "short_sha1"]
 
 _TIMEOUT = 120.0
+_GITHUB = "https://codeload.github.com"
 
 
 class SoundStore:
@@ -64,6 +68,7 @@ def collect(
     store: SoundStore,
     *,
     mirror: str | None = None,
+    clones: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
     """Fetch the packages of the sounds that the store does not hold; return how many are missing.
@@ -76,6 +81,9 @@ def collect(
         Where the sounds go.
     mirror : str, optional
         Address of a Debian mirror; that of the machine's own package manager where None.
+    clones : Path, optional
+        Folder with clones of GitHub repositories, ``owner/name``, that are taken instead of
+        downloading them.
     say : callable
         Called with a line a package.
     """
@@ -91,7 +99,7 @@ def collect(
         count = len(left)
         try:
             with tempfile.TemporaryDirectory(dir=store.folder.parent) as scratch:
-                archive = fetch(package, Path(scratch), mirror=mirror)
+                archive = fetch(package, Path(scratch), mirror=mirror, clones=clones)
                 for name, data in read_package(archive):
                     if is_sound(name) and short_sha1(data) in left:
                         left.discard(store.add(name, data))
@@ -102,7 +110,9 @@ def collect(
     return missing
 
 
-def fetch(package: Package, folder: Path, *, mirror: str | None = None) -> Path:
+def fetch(
+    package: Package, folder: Path, *, mirror: str | None = None, clones: Path | None = None
+) -> Path:
     """Download a package file into `folder` and verify its checksum where one is known.
 
     Raises
@@ -117,6 +127,12 @@ def fetch(package: Package, folder: Path, *, mirror: str | None = None) -> Path:
     elif package.registry == "pypi":
         requirement = f"{package.package}=={package.version}"
         archive = _run(["pip", "download", "-q", "--no-deps", requirement], folder)
+    elif package.registry == "github":
+        clone = clones / package.package if clones else None
+        if clone is not None and clone.is_dir():
+            archive = _cloned_sounds(clone, package, folder)
+        else:
+            archive = _download(f"{_GITHUB}/{package.package}/tar.gz/{package.version}", folder)
     else:
         raise DataError(f"{package.package}: there is no registry '{package.registry}'.")
     if package.sha256 and (found := sha256_file(archive)) != package.sha256:
@@ -160,6 +176,44 @@ def _download(address: str, folder: Path) -> Path:
             shutil.copyfileobj(source, file)
     except (urllib.error.URLError, OSError) as error:
         raise DataError(f"{address} could not be downloaded: {error}.") from error
+    return target
+
+
+def _cloned_sounds(clone: Path, package: Package, folder: Path) -> Path:
+    """Write the sounds of a clone's commit as a tar file, under the names that a download has.
+
+    A clone may lack files: those are left out.
+    """
+    git = ["git", "-c", "safe.directory=*", "-C", os.fspath(clone)]
+    top = f"{PurePosixPath(package.package).name}-{package.version}"
+    target = folder / f"{top}.tar"
+    try:
+        listed = subprocess.run(
+            [*git, "ls-tree", "-r", "-z", package.version], capture_output=True, check=True
+        ).stdout.decode("utf-8", "surrogateescape")
+        rows = [row.partition("\t") for row in listed.split("\0") if row]
+        sounds = [(about.split()[2], name) for about, _, name in rows if is_sound(name)]
+        with (
+            subprocess.Popen(
+                [*git, "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as objects,
+            tarfile.open(target, "w") as archive,
+        ):
+            assert objects.stdin is not None
+            assert objects.stdout is not None
+            for sha1, name in sounds:
+                objects.stdin.write(f"{sha1}\n".encode())
+                objects.stdin.flush()
+                header = objects.stdout.readline().split()
+                if len(header) < 3:  # "<name> missing"
+                    continue
+                member = tarfile.TarInfo(f"{top}/{name}")
+                member.size = int(header[2])
+                archive.addfile(member, io.BytesIO(objects.stdout.read(member.size)))
+                objects.stdout.read(1)
+            objects.stdin.close()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise DataError(f"{clone} cannot be read as a clone: {error}.") from error
     return target
 
 

@@ -47,7 +47,14 @@ def collect_sounds(options: Namespace) -> None:
     """Download the sounds of the committed lists."""
     store = _store(options.work)
     store.folder.mkdir(parents=True, exist_ok=True)
-    missing = collect(read_packages(), read_sounds(), store, mirror=options.mirror, say=say)
+    missing = collect(
+        read_packages(),
+        read_sounds(),
+        store,
+        mirror=options.mirror,
+        clones=options.clones,
+        say=say,
+    )
     say(f"{missing} sounds are missing")
 
 

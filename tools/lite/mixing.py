@@ -133,7 +133,7 @@ def _moved(random: np.random.Generator, sound: Floats) -> Floats:
     A long sound loses its beginning; a short one gets silence before it.
     """
     if len(sound) > 2 * _PATCH_SAMPLES:
-        return sound[random.integers(_PATCH_SAMPLES) :]
+        return sound[random.integers(_PATCH_SAMPLES) :][:WINDOW_SAMPLES]
     room = max(_PATCH_SAMPLES - len(sound), _PATCH_SAMPLES // 4)
     silence = np.zeros(random.integers(room), np.float32)
     return np.concatenate([silence, sound])[:WINDOW_SAMPLES]

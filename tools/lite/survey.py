@@ -41,7 +41,13 @@ class Surveyed:
     sounds: list[Sound]
 
 
-def survey(package: Package, store: SoundStore, *, mirror: str | None = None) -> Surveyed:
+def survey(
+    package: Package,
+    store: SoundStore,
+    *,
+    mirror: str | None = None,
+    clones: Path | None = None,
+) -> Surveyed:
     """Download a package and take its sounds into the store.
 
     A file that occurs twice in it is listed once.
@@ -54,7 +60,7 @@ def survey(package: Package, store: SoundStore, *, mirror: str | None = None) ->
     found: dict[str, str] = {}
     licence = package.licence
     with tempfile.TemporaryDirectory(dir=store.folder.parent) as scratch:
-        archive = fetch(package, Path(scratch), mirror=mirror)
+        archive = fetch(package, Path(scratch), mirror=mirror, clones=clones)
         for name, data in read_package(archive):
             if is_sound(name):
                 found.setdefault(store.add(name, data), name)
