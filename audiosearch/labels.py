@@ -169,6 +169,14 @@ class Labels:
         """Return the classes below class `index` in the ontology, itself not included."""
         return tuple(i for i in self._below(self._labels[index].mid) if i != index)
 
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Return the different sets of two classes or more that a node of the ontology stands for.
+
+        Each set is sorted; the sets stand in the order of the ontology's file.
+        """
+        sets = (tuple(sorted(self._below(mid))) for mid in self._node_names)
+        return tuple(dict.fromkeys(classes for classes in sets if len(classes) > 1))
+
     def suggest(self, text: str, *, count: int = 5) -> list[str]:
         """Return the display names that are nearest to `text` in spelling, best first."""
         from rapidfuzz import fuzz, process, utils

@@ -88,3 +88,12 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 
 def test_normalize_ignores_case_accents_and_punctuation():
     assert normalize("  Bow-Wow, ÉTÉ ") == "bow wow ete"
+
+
+def test_groups_are_the_sets_that_nodes_of_the_ontology_stand_for() -> None:
+    labels = load_labels()
+    groups = labels.groups()
+    assert len(set(groups)) == len(groups) > 100
+    assert tuple(sorted(labels.resolve("vehicle"))) in groups
+    assert tuple(sorted(labels.resolve("human voice"))) in groups
+    assert all(len(group) > 1 and list(group) == sorted(set(group)) for group in groups)
