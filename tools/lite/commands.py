@@ -118,6 +118,7 @@ def distil_trunk(options: Namespace) -> None:
         batch=options.batch,
         learning_rate=options.learning_rate,
         score_weight=options.score_weight,
+        clean=options.clean,
         precision=options.precision,
         seed=options.seed,
     )

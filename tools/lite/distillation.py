@@ -7,7 +7,7 @@ last layer makes of it, so that errors count by what they change in the scores.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class DistillationConfig:
         Peak; warmed up over the first part of the first epoch, then falling as a cosine.
     score_weight : float
         Weight of the scores' cross-entropy, a mean over classes, beside the embedding's error.
+    clean : float
+        Share of epochs, about, that read a clean shard instead of a mixed one.
     precision : str
         Keras dtype policy of the convolutions.
     seed : int
@@ -57,12 +59,15 @@ class DistillationConfig:
     batch: int = 256
     learning_rate: float = 2e-3
     score_weight: float = 20.0
+    clean: float = 0.25
     precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 2:
-            raise InvalidArgumentError("epochs must be at least 1 and batch at least 2.")
+        if self.epochs < 1 or self.batch < 2 or not 0 <= self.clean <= 1:
+            raise InvalidArgumentError(
+                "epochs must be at least 1, batch at least 2 and clean from 0 to 1."
+            )
 
 
 def distil(
@@ -99,7 +104,8 @@ def distil(
     keras = import_keras()
     keras.utils.set_random_seed(config.seed)
     mixed = shard_folders(shards, "mixed")
-    judged = Shard(shard_folders(shards, "clean")[0])
+    clean = shard_folders(shards, "clean")
+    judged = Shard(clean[0])
     mean, deviation = embedding_statistics(Shard(mixed[0]))
     parts = {
         "trunk": build_trunk(config.student, precision=config.precision),
@@ -109,13 +115,14 @@ def distil(
     folder.begin({"stage": "distillation", "shards": len(mixed), **asdict(config)})
     if start is not None:
         load_parts(start, parts)
-    steps = len(Shard(mixed[0]).log_mel) // config.batch
+    read = [shard_of(epoch, mixed, clean, config) for epoch in range(1, config.epochs + 1)]
+    steps = [len(Shard(path).log_mel) // config.batch for path in read]
     trainer = _trainer_class()(parts, mean, deviation, last_layer, config)
-    trainer.compile(_optimizer(config.learning_rate, steps, config.epochs))
+    trainer.compile(_optimizer(config.learning_rate, sum(steps), warmup=min(500, steps[0] // 2)))
     trainer(np.zeros((2, *judged.log_mel.shape[1:]), np.float32))
 
     def batches(epoch: int) -> Iterator[tuple[Floats, Floats]]:
-        return patch_batches(mixed, epoch, config.batch, config.seed)
+        return patch_batches(read[epoch - 1], epoch, config.batch, config.seed)
 
     return run_stage(
         folder,
@@ -128,11 +135,21 @@ def distil(
     )
 
 
+def shard_of(
+    epoch: int, mixed: Sequence[Path], clean: Sequence[Path], config: DistillationConfig
+) -> Path:
+    """Return the shard of an epoch: the next mixed one, or now and then a clean one."""
+    random = np.random.default_rng((config.seed, epoch))
+    if random.random() < config.clean:
+        return clean[int(random.integers(len(clean)))]
+    return mixed[(epoch - 1) % len(mixed)]
+
+
 def patch_batches(
-    shards: list[Path], epoch: int, batch: int, seed: int
+    folder: Path, epoch: int, batch: int, seed: int
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Yield log-mel (batch, 96, 64) and embeddings (batch, 1024) of an epoch, in a random order."""
-    shard = Shard(shards[(epoch - 1) % len(shards)])
+    """Yield log-mel (batch, 96, 64) and embeddings (batch, 1024) of a shard, in a random order."""
+    shard = Shard(folder)
     log_mel, embedding = np.asarray(shard.log_mel), np.asarray(shard.embedding)
     order = np.random.default_rng((seed, epoch)).permutation(len(log_mel))
     for begin in range(0, len(order) - batch + 1, batch):
@@ -147,15 +164,14 @@ def embedding_statistics(shard: Shard) -> tuple[Floats, Floats]:
     return values.mean(axis=0, dtype=np.float64).astype(np.float32), deviation.astype(np.float32)
 
 
-def _optimizer(peak: float, steps: int, epochs: int) -> Any:
+def _optimizer(peak: float, steps: int, *, warmup: int) -> Any:
     optimizers = import_keras().optimizers
-    warmup = max(1, min(500, steps // 2))
     rate = optimizers.schedules.CosineDecay(
         peak / 50,
-        max(1, steps * epochs - warmup),
+        max(1, steps - warmup),
         alpha=0.01,
         warmup_target=peak,
-        warmup_steps=warmup,
+        warmup_steps=max(1, warmup),
     )
     return optimizers.Adam(rate)
 
