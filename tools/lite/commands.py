@@ -275,14 +275,30 @@ def _adaptation(options: Namespace, epochs: int, rate: float, held_out: int | No
     )
 
 
+_ORIGIN = (
+    "Convolutional student of VGGish, trained by tools/lite on freely licensed recordings, with "
+    "YAMNet's answers, and on clips of AudioSet with their released embeddings. See "
+    "docs/models/lite.md."
+)
+_LICENCE = (
+    "Apache-2.0. The AudioSet features used in training are by Google, CC BY 4.0; see NOTICE."
+)
+
+
 def _export(folder: Path, target: Path) -> Path:
     from tools.lite.export import export_student
 
     config = _student_of(folder)
-    scale = read_json(folder / "config.json").get("values")
+    described = read_json(folder / "config.json")
+    scale = described.get("values")
     if scale is None:
         raise DataError(f"{folder} is a stage without an adaptor; export one of stage 2 or 3.")
     adaptor = build_adaptor(config, mean=scale["mean"], deviation=scale["deviation"])
     parts = {"trunk": build_trunk(config), "adaptor": adaptor}
     load_parts(folder, parts)
-    return export_student(parts["trunk"], adaptor, config, target)
+    facts = {
+        "training": {"git": described["git"], "student": described["student"]},
+        "origin": _ORIGIN,
+        "licence": _LICENCE,
+    }
+    return export_student(parts["trunk"], adaptor, config, target, facts=facts)

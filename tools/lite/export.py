@@ -95,6 +95,18 @@ def export_student(
         "name": path.stem,
         "sha256": sha256_file(path),
         "space": SPACE,
+        "input": {
+            "name": "log_mel",
+            "shape": ["n", *_PATCH],
+            "dtype": "float32",
+            "description": "VGGish log-mel patches: 96 frames of 10 ms, 64 HTK mel bands from 125 "
+            "to 7500 Hz, log(mel + 0.01)",
+        },
+        "output": {
+            "shape": ["n", EMBEDDING_SIZE],
+            "dtype": "float32",
+            "description": "embedding in [-1, 1]; uint8 = clip(round(128 v + 128), 0, 255)",
+        },
         "weights": "float16" if half else "float32",
         **(facts or {}),
     }
