@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.storage import resource_path
 
-__all__ = ["CLASS_COUNT", "Label", "Labels", "load_labels", "normalize"]
+__all__ = ["CLASS_COUNT", "Label", "Labels", "load_labels", "normalize", "stem"]
 
 CLASS_COUNT = 527
 """How many classes AudioSet's released labels have."""
@@ -27,6 +27,11 @@ CLASS_COUNT = 527
 # Endings that split no meaning: "dogs" is "dog", "barking" is "bark". Longest first.
 _ENDINGS = ("ing", "es", "s", "ed")
 _SHORTEST_STEM = 3
+# Letters that English words end in twice.
+_DOUBLED = "aeiouflsz"
+# French and Italian articles that lean on their noun: "l'eau" is "eau".
+_ELISION = re.compile(r"\b(?:l|d|qu|dell|all|nell|un)['’](?=\w)", re.IGNORECASE)
+_APOSTROPHES = str.maketrans("", "", "'’ʼ")
 _IRREGULAR = {
     "children": "child",
     "feet": "foot",
@@ -81,6 +86,11 @@ class Labels:
         self._by_mid = {label.mid: label for label in self._labels}
         self._children = {mid: tuple(children) for mid, _, children in nodes}
         self._node_names = {mid: name for mid, name, _ in nodes}
+        self._nodes_by_name = {normalize(name): mid for mid, name, _ in reversed(nodes)}
+        # Of two nodes with one name the class comes first: it has a score.
+        self._nodes_by_name |= {
+            normalize(label.name): label.mid for label in reversed(self._labels)
+        }
         # Every way to write a node: its name, and the parts of the name between commas,
         # without brackets. A full name beats a part, so names are entered first.
         self._nodes_by_text: dict[str, list[str]] = {}
@@ -96,7 +106,7 @@ class Labels:
                     self.alias_count += 1
         self._nodes_by_stem: dict[str, list[str]] = {}
         for key, mids in self._nodes_by_text.items():
-            self._nodes_by_stem.setdefault(_stem(key), []).extend(mids)
+            self._nodes_by_stem.setdefault(stem(key), []).extend(mids)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -125,14 +135,35 @@ class Labels:
         InvalidArgumentError
             When no class is called so; the message names the nearest.
         """
-        if name in self._by_mid:
-            return self._by_mid[name]
-        wanted = normalize(name)
-        for label in self._labels:
-            if normalize(label.name) == wanted:
-                return label
+        mid = name if name in self._by_mid else self._nodes_by_name.get(normalize(name))
+        if mid in self._by_mid:
+            return self._by_mid[mid]
         near = ", ".join(self.suggest(name)) or "see `audiosearch classes`"
         raise InvalidArgumentError(f"No class is called '{name}'. Nearest: {near}.")
+
+    def node(self, name: str) -> str | None:
+        """Return the mid of the ontology's node with this display name or mid, None if none has."""
+        return name if name in self._node_names else self._nodes_by_name.get(normalize(name))
+
+    def node_name(self, mid: str) -> str:
+        """Return the display name of a node of the ontology."""
+        return self._node_names[mid]
+
+    def below(self, mid: str) -> tuple[int, ...]:
+        """Return the classes at and below a node of the ontology, its own first."""
+        return self._below(mid)
+
+    def named(self, text: str) -> tuple[str, ...]:
+        """Return the mids of the nodes with this name or alias, as it stands."""
+        return tuple(self._nodes_by_text.get(normalize(text), ()))
+
+    def stemmed(self, text: str) -> tuple[str, ...]:
+        """Return the mids of the nodes with a name or alias of the same stem: "dogs", "barking"."""
+        return tuple(self._nodes_by_stem.get(stem(normalize(text)), ()))
+
+    def texts(self) -> dict[str, str]:
+        """Return every name and alias, normalized, with the mid of its first node."""
+        return {key: mids[0] for key, mids in self._nodes_by_text.items()}
 
     def resolve(self, text: str) -> tuple[int, ...]:
         """Return the classes that a word or phrase stands for: the named ones and all their kinds.
@@ -155,7 +186,7 @@ class Labels:
         key = normalize(text)
         if not key:
             return ()
-        mids = self._nodes_by_text.get(key, []) + self._nodes_by_stem.get(_stem(key), [])
+        mids = self.named(text) + self.stemmed(text)
         found: dict[int, None] = {}
         for mid in mids:
             if mid in self._by_mid:
@@ -181,7 +212,7 @@ class Labels:
         """Return the display names that are nearest to `text` in spelling, best first."""
         from rapidfuzz import fuzz, process, utils
 
-        choices = {key: mids[0] for key, mids in self._nodes_by_text.items()}
+        choices = self.texts()
         found = process.extract(
             normalize(text),
             list(choices),
@@ -213,11 +244,16 @@ class Labels:
 def normalize(text: str) -> str:
     """Return `text` in the form in which names are compared.
 
-    Lower case, no accents, no punctuation, single spaces: "Beep, bleep" gives "beep bleep".
+    Lower case, no accents, no punctuation, single spaces: "Beep, bleep" gives "beep bleep". An
+    apostrophe joins ("dentist's" gives "dentists") but for French and Italian articles: "l'eau"
+    gives "eau".
     """
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    letters = "".join(c for c in decomposed if not unicodedata.combining(c))
-    return " ".join(re.findall(r"\w+", letters))
+    if "'" in text or "’" in text or "ʼ" in text:
+        text = _ELISION.sub(" ", text).translate(_APOSTROPHES)
+    if not text.isascii():
+        decomposed = unicodedata.normalize("NFKD", text.casefold())
+        text = "".join(c for c in decomposed if not unicodedata.combining(c))
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
 @functools.cache
@@ -235,17 +271,26 @@ def _name_parts(name: str) -> list[str]:
     return [part for part in parts if part and part != name]
 
 
-def _stem(key: str) -> str:
-    """Return `key` with the common English endings of each word cut off."""
+def stem(key: str) -> str:
+    """Return a normalized text with the common English endings of each word cut off."""
     return " ".join(_stem_word(word) for word in key.split())
 
 
+@functools.lru_cache(maxsize=65536)
 def _stem_word(word: str) -> str:
+    if not word.isascii():
+        return word
     word = _IRREGULAR.get(word, word)
     for ending in _ENDINGS:
+        if ending == "s" and word.endswith("ss"):  # "hiss" is no plural
+            continue
         if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST_STEM:
             word = word[: -len(ending)]
-            if len(word) > _SHORTEST_STEM and word[-1] == word[-2] and word[-1] not in "aeiousl":
+            # "drumming" is "drum", but "buzzing" is "buzz".
+            if len(word) > _SHORTEST_STEM and word[-1] == word[-2] and word[-1] not in _DOUBLED:
                 word = word[:-1]
             break
-    return word[:-1] if word.endswith("e") and len(word) > _SHORTEST_STEM else word
+    if word.endswith("e") and len(word) > _SHORTEST_STEM:
+        word = word[:-1]
+    # "cry", "cries", "crying"; "fly", "flies".
+    return word[:-1] + "i" if word.endswith("y") and len(word) >= _SHORTEST_STEM else word

@@ -8,6 +8,7 @@ A library is a folder::
     vectors.i8        (clips, 128) search vectors
     frames.u8         (frames, 128) embeddings of sound files, to score them again later
     writer.lock       held by the one process that writes
+    thesaurus.toml    words of the user's own, where there are any
 """
 
 from __future__ import annotations
@@ -24,15 +25,22 @@ import numpy.typing as npt
 
 from audiosearch.embedders import available_embedders
 from audiosearch.embedders.base import EMBEDDING_SIZE
-from audiosearch.errors import InvalidArgumentError, LibraryError, printable
+from audiosearch.errors import DataError, InvalidArgumentError, LibraryError, printable
 from audiosearch.labels import CLASS_COUNT, load_labels
 from audiosearch.library.catalogue import Catalogue, Recording, Skipped
 from audiosearch.library.columns import Column, search_vector
+from audiosearch.library.filters import Facts, evaluate, read_facts
 from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
 from audiosearch.library.manifest import CATALOGUE, iso_time, read_manifest
 from audiosearch.library.ranking import group, match
 from audiosearch.library.snapshot import Snapshot, read_snapshot
-from audiosearch.query import parse
+from audiosearch.query import (
+    THESAURUS,
+    Vocabulary,
+    load_vocabulary,
+    parse,
+    read_thesaurus,
+)
 from audiosearch.storage import Closing
 
 if TYPE_CHECKING:
@@ -102,6 +110,8 @@ class Library(Closing):
         self._lock = threading.RLock()
         self._snapshot_now: Snapshot | None = None
         self._index: tuple[int, VectorIndex] | None = None
+        self._facts_now: tuple[int, Facts] | None = None
+        self._own_words: tuple[tuple[int, int, int], Vocabulary] | None = None
         try:
             self._snapshot()
         except BaseException:
@@ -126,16 +136,45 @@ class Library(Closing):
         ------
         QueryError
             When the query cannot be understood.
+        DataError
+            When the library's thesaurus cannot be read.
         InvalidArgumentError
             When `limit` or `offset` is negative.
         """
         _check_page(limit, offset)
-        node = parse(query)
+        node = parse(query, vocabulary=self.vocabulary())
         now = self._snapshot()
-        result = match(node, now.codes)
+        result = evaluate(
+            node, now.recording, lambda: self._facts(now), lambda part: match(part, now.codes)
+        )
         clips = np.flatnonzero(result.found & now.live)
         clips = clips[np.argsort(-result.score[clips], kind="stable")]
-        return self._page(now, query, clips, result.score, result.label, limit, offset)
+        label = result.label
+        unnamed = clips[label[clips] < 0]  # found by a filter, or by what is not heard
+        if len(unnamed):
+            label[unnamed] = np.asarray(now.codes[unnamed]).argmax(axis=1)
+        return self._page(now, query, clips, result.score, label, limit, offset)
+
+    def vocabulary(self) -> Vocabulary:
+        """Return what words stand for here: with the words of the library's ``thesaurus.toml``.
+
+        Raises
+        ------
+        DataError
+            When that file cannot be read; the message gives the line.
+        """
+        path = self.folder / THESAURUS
+        try:
+            state = path.stat()
+        except FileNotFoundError:
+            return load_vocabulary()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+        stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
+        with self._lock:
+            if self._own_words is None or self._own_words[0] != stamp:
+                self._own_words = stamp, Vocabulary(own_words=read_thesaurus(path))
+            return self._own_words[1]
 
     def similar(
         self,
@@ -272,6 +311,12 @@ class Library(Closing):
                 now = read_snapshot(self.catalogue, self.scores, self.vectors)
                 self._snapshot_now = now
             return now
+
+    def _facts(self, now: Snapshot) -> Facts:
+        with self._lock:
+            if self._facts_now is None or self._facts_now[0] != now.changes:
+                self._facts_now = now.changes, read_facts(self.catalogue, now.ids)
+            return self._facts_now[1]
 
     def _vector_index(self, now: Snapshot) -> VectorIndex:
         with self._lock:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.library.columns import decode_scores, encode_scores
-from audiosearch.query import All, Node, Not, Term
+from audiosearch.query import All, Either, Node, Not, Term
 
 __all__ = ["EXCLUDE_SCORE", "MATCH_SCORE", "Match", "group", "match"]
 
@@ -86,6 +86,8 @@ def _match(node: Node, codes: npt.NDArray[np.uint8], least: int) -> Match:
     if isinstance(node, Not):
         found = ~_match(node.part, codes, _EXCLUDE_CODE).found
         return Match(found, np.ones(len(codes), np.float32), np.full(len(codes), -1, np.int16))
+    if not isinstance(node, All | Either):  # `audiosearch.library.filters` resolves them before
+        raise TypeError(f"{type(node).__name__} is about recordings, not about scores.")
     parts = [_match(part, codes, least) for part in node.parts]
     return _all(parts) if isinstance(node, All) else _any(parts)
 
