@@ -12,8 +12,8 @@ moments       squared difference between mean and covariance of the student's em
 distillation  stage 3 only: stage 1's loss, so that the trunk does not forget
 ============= ==================================================================================
 
-Stage 2 leaves the trunk as it is: its features are computed once. In both stages a fold of the
-pairs can be held out.
+Stage 2 leaves the trunk as it is: its features of a shard are computed once, and kept in
+``features`` of the stage before it. In both stages a fold of the pairs can be held out.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError
+from audiosearch.storage import atomic_path, sha256_file
 from tools.lite.batching import BatchShape, ClipBatch, PairPool, clip_batches
 from tools.lite.distillation import embedding_statistics
 from tools.lite.judging import Judge
@@ -251,15 +252,20 @@ class _Stage:
             return self._clean[int(random.integers(len(self._clean)))]
         return self._mixed[(epoch - 1) % len(self._mixed)]
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - a stage lives as long as its process
     def features_of(self, folder: Path) -> npt.NDArray[np.float16]:
-        """Return the trunk's features of a shard."""
-        codes = Shard(folder).log_mel
-        parts = [
-            self.features(decode_log_mel(np.asarray(codes[begin : begin + 2048])))
-            for begin in range(0, len(codes), 2048)
-        ]
-        return np.concatenate(parts).astype(np.float16)
+        """Return the trunk's features of a shard; kept beside the trunk, for all folds."""
+        digest = sha256_file(folder / "clips.npz")[:12]  # of a shard made anew it is another
+        path = self._start / "features" / f"{folder.name}-{digest}.npy"
+        if not path.exists():
+            codes = Shard(folder).log_mel
+            parts = [
+                self.features(decode_log_mel(np.asarray(codes[begin : begin + 2048])))
+                for begin in range(0, len(codes), 2048)
+            ]
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                np.save(file, np.concatenate(parts).astype(np.float16))
+        found: npt.NDArray[np.float16] = np.load(path)
+        return found
 
 
 def _as_tensors(batch: ClipBatch) -> tuple[dict[str, Any], dict[str, Any]]:
