@@ -156,7 +156,7 @@ def test_scores_have_ranges():
 def test_confirmed_takes_a_class_with_its_kinds():
     wanted = parse("confirmed:vehicle")
     assert wanted.term.classes == parse("vehicle").classes
-    assert parse("confirmed:police car") == Confirmed("police", parse("police car"))
+    assert parse("confirmed:police car") == Confirmed("police car", parse("police car"))
 
 
 def test_own_labels_are_labels_but_no_words():
@@ -165,7 +165,7 @@ def test_own_labels_are_labels_but_no_words():
     assert parse("label:kitchen door rain", vocabulary=vocabulary).parts[0] == OwnLabel(
         "Kitchen door"
     )
-    wanted = Confirmed("kitchen", OwnLabel("Kitchen door"))
+    wanted = Confirmed("Kitchen door", OwnLabel("Kitchen door"))
     assert parse("confirmed:kitchen door", vocabulary=vocabulary) == wanted
     with pytest.raises(QueryError, match="No class and no label"):
         parse('label:"kitchen window"', vocabulary=vocabulary)
@@ -267,6 +267,12 @@ def test_suggestions_name_the_nearest_class_too():
     assert caught.value.suggestions[0] == "Car alarm"
     for name in caught.value.suggestions:
         parse(f'label:"{name}"')
+
+
+def test_a_long_unknown_word_makes_a_short_message():
+    with pytest.raises(QueryError) as caught:
+        parse("q" * 900)
+    assert len(str(caught.value)) < 200
 
 
 PIECES = st.sampled_from(

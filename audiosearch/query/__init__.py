@@ -3,7 +3,8 @@
 `parse` reads the language that docs/search.md explains. `Vocabulary` knows what words stand for.
 """
 
-from audiosearch.query.parsing import FIELDS, MAX_LENGTH, parse
+from audiosearch.query.leaves import FIELDS
+from audiosearch.query.parsing import MAX_LENGTH, parse
 from audiosearch.query.thesaurus import THESAURUS, Thesaurus, read_thesaurus
 from audiosearch.query.tree import (
     All,
