@@ -17,18 +17,23 @@ __all__ = ["command"]
 def command(word: tuple[str, ...], as_json: bool) -> None:
     """List the 527 classes of AudioSet, or those that WORD stands for.
 
-    WORD is understood as in a search: "vehicle" lists every kind of vehicle.
+    WORD is understood as one term of a search: "vehicle" lists every kind of vehicle, "puppy" the
+    class Dog and its kinds.
     """
     from audiosearch.labels import load_labels
 
     labels = load_labels()
     text = " ".join(word)
     if text:
-        chosen = [labels[index] for index in labels.resolve(text)]
-        if not chosen:
+        from audiosearch.query import load_vocabulary
+
+        vocabulary = load_vocabulary()
+        term = vocabulary.term(text)
+        if term is None:
             raise QueryError(
-                f"No class is called '{text}'.", query=text, suggestions=labels.suggest(text)
+                f"No sound is called '{text}'.", query=text, suggestions=vocabulary.suggest(text)
             )
+        chosen = [labels[index] for index in term.classes]
     else:
         chosen = list(labels)
     if as_json:

@@ -57,7 +57,10 @@ def command(
 ) -> None:
     """Find the recordings in which QUERY is heard, best first.
 
-    QUERY is the name of a class or of a group of classes ("Car", "vehicle", "dogs").
+    QUERY is words for sounds ("car", "dogs", "police car"), all of which must be heard. -music
+    leaves music out; OR, (brackets) and "quotes" join; path:, duration:, score:, label: and
+    confirmed: narrow. It may begin with a minus. Put it in single quotes where it holds what the
+    shell reads itself: 'dog OR (cat -music) duration:>30'.
     """
     text = " ".join(query)
     with opened(library) as lib:

@@ -1,0 +1,88 @@
+"""Queries as they arrive from a command line, and as the documents write them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, Outcome
+
+import audiosearch as aus
+from audiosearch.query import parse, read_thesaurus
+
+Invoke = Callable[..., Outcome]
+DOCUMENT = (REPOSITORY / "docs" / "search.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-music", "speech"],
+        ["speech", "-music", "--limit", "3"],
+        ["--limit", "3", "-path:nowhere", "speech"],
+        ["--", "-music", "speech"],
+        ["speech duration:>1 score:>0.1"],
+        ["label:Speech", "path:*.wav"],
+    ],
+)
+def test_the_command_searches_for_what_was_written(
+    invoke: Invoke, library_folder: Path, words: list[str]
+) -> None:
+    done = invoke("search", "--library", library_folder, "--json", *words)
+    assert done.code == 0, done.err
+    options = {"--limit", "3", "--"}
+    query = " ".join(word for word in words if word not in options)
+    with aus.open_library(library_folder) as library:
+        limit = 3 if "--limit" in words else 20
+        assert json.loads(done.out) == library.search(query, limit=limit).to_dict()
+
+
+def test_a_mistake_in_the_own_words_is_one_sentence(invoke: Invoke, library_folder: Path) -> None:
+    path = library_folder / "thesaurus.toml"
+    path.write_text('bella = "Dogg"\n', encoding="utf-8")
+    done = invoke("search", "--library", library_folder, "speech")
+    assert done.code == 1
+    assert done.err.startswith(f"Error: {path}, line 1: ")
+    assert len(done.err.splitlines()) == 1
+    path.write_text('bella = "Speech"\n', encoding="utf-8")
+    ours, named = (
+        json.loads(invoke("search", "--library", library_folder, "--json", word).out)["hits"]
+        for word in ("bella", "speech")
+    )
+    assert ours == named != []
+
+
+def test_the_caret_stands_under_the_mistake(invoke: Invoke, library_folder: Path) -> None:
+    done = invoke("search", "--library", library_folder, "speech AND")
+    message, query, caret = done.err.splitlines()[:3]
+    assert "both sides" in message
+    assert query[caret.index("^") :] == "AND"
+
+
+def test_classes_understands_what_a_search_does(invoke: Invoke) -> None:
+    chosen = [row["label"] for row in json.loads(invoke("classes", "puppy", "--json").out)]
+    assert chosen[0] == "Dog"
+    assert "Bark" in chosen
+
+
+def test_every_query_of_the_document_parses() -> None:
+    queries = re.findall(r"^\| `([^`]*)` \|", DOCUMENT, re.MULTILINE)
+    assert len(queries) >= 14
+    for query in queries:
+        parse(query)
+    for query in ("dog -path:kennel", "(dog path:farm) OR (cat path:home)", "狗叫声和音乐"):
+        assert f"`{query}`" in DOCUMENT
+        parse(query)
+
+
+def test_the_own_words_of_the_document_are_read(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```toml\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "thesaurus.toml"
+    path.write_text(block, encoding="utf-8")
+    assert "work" in tomllib.loads(block)
+    own = read_thesaurus(path)
+    assert sorted(own) == ["bella", "generator", "our dog", "press room"]
