@@ -20,6 +20,7 @@ from audiosearch.library.catalogue import NewRecording
 from audiosearch.library.indexing import IndexSummary
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import create_library
+from audiosearch.library.tail import ROW, tail_columns
 from audiosearch.models import bundled_model
 
 
@@ -49,16 +50,18 @@ def append(
         vectors = np.random.default_rng(1).integers(-127, 128, (sum(clips), 128))
     with Library(folder, writable=True) as library:
         lengths = library.catalogue.lengths()
-        library.scores.append(lengths["clips"], codes)
-        library.vectors.append(lengths["clips"], vectors.astype(np.int8))
-        first = library.catalogue.totals()[0]
+        first = library.catalogue.next_recording()
+        rows = np.zeros(sum(clips), ROW)
+        rows["recording"] = np.repeat(np.arange(first, first + len(clips)), clips)
+        rows["scores"], rows["vector"] = codes, vectors
+        tail_columns(folder, lengths["tail"])[0].append(lengths["tail_rows"], rows)
         with library.catalogue.transaction():
             root = library.catalogue.add_root(b"/sounds")
             library.catalogue.add(
                 [
                     NewRecording(
                         source="file",
-                        name=f"{first + number}.wav".encode(),
+                        name=f"{first - 1 + number}.wav".encode(),
                         start=0.0,
                         duration=9.6 * count - 3.0,
                         clips=count,
@@ -101,22 +104,21 @@ def contents(folder: Path) -> dict[str, list[bytes]]:
     """Every recording with its scores, vectors and frames, clip by clip."""
     found = {}
     with Library(folder) as library:
-        lengths = library.catalogue.lengths()
-        scores, vectors = (
-            library.scores.read(lengths["clips"]),
-            library.vectors.read(lengths["clips"]),
-        )
-        frames = library.frames.read(lengths["frames"])
-        rows = library.catalogue._db.rows(
-            "SELECT id, first_clip, clips, first_frame, frames FROM recordings"
-        )
-        for number, clip, clips, frame, count in rows:
-            parts = [scores[clip : clip + clips], vectors[clip : clip + clips]]
-            if frame is not None:
-                parts.append(frames[frame : frame + count])
+        parts = library.snapshot().parts
+        known = library.catalogue._db.rows("SELECT id, first_clip, clips FROM recordings")
+        for number, first, count in known:
+            part, row = library.snapshot().find(first)
+            rows = np.arange(row, row + count)
+            assert (part.block.recordings[rows] == number).all()
+            scores = np.stack([part.block.column(c)[rows] for c in range(527)], axis=1)
+            pieces = [scores, part.block.vectors[rows]]
+            frames = [library.frames(clip) for clip in range(first, first + count)]
+            if len(frames[0]):
+                pieces.append(np.concatenate(frames))
             name = library.catalogue.recordings([number])[number].name
             assert name not in found
-            found[name] = [part.tobytes() for part in parts]
+            found[name] = [piece.tobytes() for piece in pieces]
+        assert sum(part.block.rows for part in parts) >= sum(count for _, _, count in known)
     return found
 
 

@@ -532,9 +532,9 @@ def test_a_packed_file_goes_on_where_it_was_stopped(
         aus.index(path, tmp_path / "lib", on_progress=stop)
     assert [(p.done, p.total) for p in seen] == [(7 * n, 100) for n in range(5)]
     assert counts(aus.index(path, tmp_path / "lib")) == {"unchanged": 28, "added": 72}
-    for name in ("scores.u8", "vectors.i8"):
-        whole, resumed = ((tmp_path / lib / name).read_bytes() for lib in ("whole", "lib"))
-        assert whole == resumed
+    files = (tmp_path / lib / "tail-0000000000.rows" for lib in ("whole", "lib"))
+    whole, resumed = (path.read_bytes() for path in files)
+    assert whole == resumed
 
 
 # progress
@@ -609,7 +609,7 @@ def uninterrupted(noises: Path) -> Path:
 
 
 def assert_same_library(library: Path, expected: Path) -> None:
-    for name in ("scores.u8", "vectors.i8", "frames.u8"):
+    for name in ("tail-0000000000.rows", "tail-0000000000.frames"):
         assert (library / name).read_bytes() == (expected / name).read_bytes()
     with Library(library) as ours, Library(expected) as theirs:
         assert ours.skipped() == theirs.skipped()
@@ -682,8 +682,8 @@ def limited(size: int) -> Callable[[], None]:
 
 def test_a_full_disk_loses_nothing(noises: Path, uninterrupted: Path, tmp_path: Path) -> None:
     library = tmp_path / "lib"
-    # The scores of 78 files of 2 clips would take 82 kB, the frames 110 kB.
-    process = start_indexing(noises, library, preexec_fn=limited(60_000))
+    # The rows of 78 files of 2 clips would take 103 kB, the frames 110 kB.
+    process = start_indexing(noises, library, preexec_fn=limited(80_000))
     said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 1
     last = said.strip().splitlines()[-1]

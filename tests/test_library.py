@@ -39,9 +39,9 @@ from audiosearch.library.columns import (
     search_vector,
 )
 from audiosearch.library.library import Library
-from audiosearch.library.ranking import EXCLUDE_SCORE, MATCH_SCORE, group
+from audiosearch.library.ranking import EXCLUDE_SCORE, MATCH_SCORE, first_of_each
 
-COLUMNS = ("scores.u8", "vectors.i8", "frames.u8")
+ROWS, FRAMES = "tail-0000000000.rows", "tail-0000000000.frames"
 
 
 def index_of(name: str) -> int:
@@ -265,9 +265,8 @@ def test_a_page_of_nothing_still_counts(library_folder: Path) -> None:
 
 @given(st.lists(st.integers(0, 12), max_size=60))
 def test_grouping_follows_the_best_clip(recordings: list[int]) -> None:
-    order, of = group(np.array(recordings, np.int64))
-    assert order.tolist() == list(dict.fromkeys(recordings))
-    assert [order[position] for position in of] == recordings
+    values = np.array(recordings, np.int64)
+    assert values[first_of_each(values)].tolist() == list(dict.fromkeys(recordings))
 
 
 # search by example
@@ -444,6 +443,7 @@ def test_info_says_what_is_there_and_what_made_it(library_folder: Path) -> None:
         *("folder", "format", "clips", "recordings", "seconds", "embedder", "embedder_hash"),
         "mixed_with",
         *("classifier", "classifier_hash", "created", "updated", "bytes", "skipped", "version"),
+        *("segments", "vector_index", "recall_at_10"),
     }
     assert info["recordings"] == len(GOOD_SOUNDS) + 40
     assert info["clips"] == len(GOOD_SOUNDS) + 1 + 40  # one sound is longer than a clip
@@ -573,13 +573,13 @@ def garbage(path: Path) -> None:
         (lambda f: (f / "manifest.json").unlink(), LibraryNotFoundError),
         (
             lambda f: (f / "manifest.json").write_text(
-                '{"kind": "audiosearch library", "format_version": 1}'
+                '{"kind": "audiosearch library", "format_version": 2}'
             ),
             LibraryDamagedError,
         ),
         (
             lambda f: (f / "manifest.json").write_text(
-                '{"kind": "audiosearch library", "format_version": 2, "audiosearch": "9.9"}'
+                '{"kind": "audiosearch library", "format_version": 3, "audiosearch": "9.9"}'
             ),
             LibraryVersionError,
         ),
@@ -587,10 +587,9 @@ def garbage(path: Path) -> None:
         (lambda f: (f / "catalogue.sqlite").write_bytes(b""), LibraryDamagedError),
         (lambda f: (f / "catalogue.sqlite").unlink(), LibraryDamagedError),
         (lambda f: os.truncate(f / "catalogue.sqlite", 9000), LibraryDamagedError),
-        (lambda f: os.truncate(f / "scores.u8", 527 * 20), LibraryDamagedError),
-        (lambda f: os.truncate(f / "vectors.i8", 0), LibraryDamagedError),
-        (lambda f: (f / "scores.u8").unlink(), LibraryDamagedError),
-        (lambda f: (f / "vectors.i8").unlink(), LibraryDamagedError),
+        (lambda f: os.truncate(f / ROWS, 660 * 20), LibraryDamagedError),
+        (lambda f: os.truncate(f / ROWS, 0), LibraryDamagedError),
+        (lambda f: (f / ROWS).unlink(), LibraryDamagedError),
     ],
 )
 def test_a_damaged_library_is_told_at_once(
@@ -614,13 +613,13 @@ def test_a_damaged_library_is_told_at_once(
 def test_lost_frames_are_not_filled_with_zeros(library_folder: Path, tmp_path: Path) -> None:
     import soundfile
 
-    os.truncate(library_folder / "frames.u8", 128 * 3)
+    os.truncate(library_folder / FRAMES, 128 * 3)
     with Library(library_folder) as library:
         assert library.search("speech").total  # searching does not need them
     soundfile.write(tmp_path / "new.wav", np.zeros(16000), 16000)
-    with pytest.raises(LibraryDamagedError, match=r"frames\.u8"):
+    with pytest.raises(LibraryDamagedError, match=r"tail-0000000000\.frames"):
         aus.index(tmp_path / "new.wav", library_folder)
-    assert (library_folder / "frames.u8").stat().st_size == 128 * 3
+    assert (library_folder / FRAMES).stat().st_size == 128 * 3
 
 
 def test_a_partly_overwritten_catalogue_never_shows_a_traceback(library_folder: Path) -> None:
@@ -652,7 +651,7 @@ def test_what_a_killed_writer_left_behind_is_not_seen_and_overwritten(
 ) -> None:
     codes = random_codes(4, seed=9)
     folder = make_library(tmp_path / "lib", [2, 2], codes)
-    for name in COLUMNS:
+    for name in (ROWS, FRAMES):
         with (folder / name).open("ab") as file:
             file.write(b"\xff" * 12345)
     with Library(folder) as library:
@@ -661,8 +660,10 @@ def test_what_a_killed_writer_left_behind_is_not_seen_and_overwritten(
     more = random_codes(1, seed=10)
     append(folder, [1], more)
     with Library(folder) as library:
-        assert (library.scores.read(5) == np.concatenate([codes, more])).all()
-    assert (folder / "scores.u8").stat().st_size == 5 * 527
+        (part,) = library.snapshot().parts
+        kept = np.stack([part.block.column(number) for number in range(527)], axis=1)
+        assert (kept == np.concatenate([codes, more])).all()
+    assert (folder / ROWS).stat().st_size == 5 * 660
 
 
 HALF_COMMIT = """

@@ -10,9 +10,7 @@ from library_fixtures import make_library, remove
 
 from audiosearch.errors import DataError, QueryError
 from audiosearch.labels import load_labels
-from audiosearch.library.filters import Facts, evaluate
 from audiosearch.library.library import Library
-from audiosearch.query import parse
 
 DOG, CAT, MUSIC = (load_labels().by_name(name).index for name in ("Dog", "Cat", "Music"))
 
@@ -108,19 +106,31 @@ def test_confirmed_labels_are_refused_while_there_are_none(library: Library) -> 
             library.search(query)
 
 
-def test_facts_are_read_only_when_they_are_asked_for(library: Library) -> None:
-    def never() -> Facts:
-        raise AssertionError("not asked for")
+def test_facts_are_read_only_when_they_are_asked_for(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked(Exception):
+        pass
 
-    seen = []
+    def facts() -> None:
+        raise Asked
 
-    def match(node):
-        seen.append(node)
-        raise KeyError
+    monkeypatch.setattr(library.catalogue, "facts", facts)
+    assert library.search("dog score:>0.5").total
+    with pytest.raises(Asked):
+        library.search("dog path:1")
 
-    with pytest.raises(KeyError):
-        evaluate(parse("dog score:>0.5"), np.zeros(1, np.int64), never, match)
-    assert [type(node).__name__ for node in seen] == ["Term"]
+
+def test_a_weaker_meaning_counts_half(library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "lib" / "thesaurus.toml"
+    path.write_text('bella = ["Cat", "~Dog"]\n', encoding="utf-8")
+    cats, dogs, both = (
+        {hit.clip: hit.score for hit in library.search(query).hits}
+        for query in ("label:Cat", "label:Dog", "bella")
+    )
+    assert both[0] == pytest.approx(dogs[0] / 2, rel=0.04)
+    assert both[4] == cats[4]
+    assert set(both) == set(cats) | set(dogs)
 
 
 # the user's own words

@@ -1,7 +1,10 @@
 """The catalogue: an SQLite file that says what a library holds.
 
-It is the truth: a recording exists when it has a row here, and the columns beside it count only as
+It is the truth: a recording exists when it has a row here, and the files beside it count only as
 far as the catalogue says. One transaction adds a group of recordings and commits the new lengths.
+
+A reader that follows another process asks for what changed: `lengths` is one row, segments are few,
+and removals are a table that only grows until a merge has dropped the clips.
 """
 
 from __future__ import annotations
@@ -26,6 +29,12 @@ __all__ = ["Catalogue", "KnownFile", "NewRecording", "Recording", "Skipped"]
 
 _SCHEMA = """
 CREATE TABLE lengths (name TEXT PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE segments (id INTEGER PRIMARY KEY AUTOINCREMENT, first_clip INTEGER NOT NULL,
+    clips INTEGER NOT NULL);
+-- Clips whose data is still in a segment or in the tail. Filled by a trigger.
+CREATE TABLE removals (id INTEGER PRIMARY KEY AUTOINCREMENT, first_clip INTEGER NOT NULL,
+    clips INTEGER NOT NULL);
+CREATE INDEX removals_by_clip ON removals (first_clip);
 CREATE TABLE roots (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE);
 CREATE TABLE packed_files (
     id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, size INTEGER NOT NULL,
@@ -46,8 +55,6 @@ CREATE TABLE recordings (
     duration REAL NOT NULL,
     first_clip INTEGER NOT NULL,
     clips INTEGER NOT NULL,
-    first_frame INTEGER,
-    frames INTEGER,
     labels TEXT,
     added REAL NOT NULL
 );
@@ -59,10 +66,31 @@ CREATE TABLE skipped (
     root INTEGER NOT NULL REFERENCES roots (id), name BLOB NOT NULL, size INTEGER, mtime_ns INTEGER,
     reason TEXT NOT NULL, PRIMARY KEY (root, name)
 ) WITHOUT ROWID;
-INSERT INTO lengths VALUES ('clips', 0), ('frames', 0), ('changes', 0);
+-- `clips` is the number of the next clip; the tail begins at clip `tail`. The others are totals.
+INSERT INTO lengths VALUES ('clips', 0), ('tail', 0), ('tail_rows', 0), ('tail_frames', 0),
+    ('neighbours', 0), ('changes', 0), ('live_recordings', 0), ('live_clips', 0);
+CREATE TABLE sums (seconds REAL NOT NULL, updated REAL);
+INSERT INTO sums VALUES (0, NULL);
+CREATE TRIGGER recording_added AFTER INSERT ON recordings BEGIN
+    UPDATE lengths SET rows = rows + 1 WHERE name = 'live_recordings';
+    UPDATE lengths SET rows = rows + NEW.clips WHERE name = 'live_clips';
+    UPDATE sums SET seconds = seconds + NEW.duration, updated = NEW.added;
+END;
+CREATE TRIGGER recording_removed AFTER DELETE ON recordings BEGIN
+    INSERT INTO removals (first_clip, clips) VALUES (OLD.first_clip, OLD.clips);
+    UPDATE lengths SET rows = rows - 1 WHERE name = 'live_recordings';
+    UPDATE lengths SET rows = rows - OLD.clips WHERE name = 'live_clips';
+    UPDATE sums SET seconds = seconds - OLD.duration;
+END;
 """
 
+_LENGTHS = (
+    *("clips", "tail", "tail_rows", "tail_frames", "neighbours", "changes"),
+    *("live_recordings", "live_clips"),
+)
+
 _LARGEST_ID = 2**63 - 1
+_MOST_CLIPS = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -95,8 +123,26 @@ class NewRecording:
     packed_row: int | None = None
     size: int | None = None
     mtime_ns: int | None = None
-    frames: int | None = None
     labels: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """What a library held at one moment, as far as a reader did not know it.
+
+    Attributes
+    ----------
+    lengths : dict
+        As `Catalogue.lengths` gives them.
+    segments : list of (id, first clip, clips)
+        All segments, in the order of their clips.
+    removals : int64 (n, 3)
+        Id, first clip and clips of the removals that the reader did not know, ascending.
+    """
+
+    lengths: dict[str, int]
+    segments: list[tuple[int, int, int]]
+    removals: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -161,31 +207,75 @@ class Catalogue:
             self._db.execute("UPDATE lengths SET rows = rows + 1 WHERE name = 'changes'")
 
     def lengths(self) -> dict[str, int]:
-        """Return the committed rows of the columns, and how often anything was committed.
+        """Return the committed lengths, totals, and how often anything was committed.
 
-        The keys are ``clips``, ``frames`` and ``changes``.
+        The keys are ``clips`` (the number of the next clip), ``tail`` (the first clip of the tail),
+        ``tail_rows``, ``tail_frames``, ``neighbours`` (the number of the FAISS index, 0 for none),
+        ``changes``, ``live_recordings`` and ``live_clips``.
         """
         rows = dict(self._db.rows("SELECT name, rows FROM lengths"))
         with self._db.understanding():
-            return {name: int(rows[name]) for name in ("clips", "frames", "changes")}
+            lengths = {name: int(rows[name]) for name in _LENGTHS}
+            if min(lengths.values()) < 0 or lengths["tail"] + lengths["tail_rows"] > _MOST_CLIPS:
+                raise ValueError("lengths that cannot be")
+            return lengths
 
-    def state(self) -> tuple[dict[str, int], npt.NDArray[np.float64]]:
-        """Return what belongs together: the lengths, and the layout of the recordings.
+    def changes(self) -> int | None:
+        """Return how often anything was committed; None while another process is committing."""
+        rows = self._db.rows_at_once("SELECT rows FROM lengths WHERE name = 'changes'")
+        if rows is None:
+            return None
+        with self._db.understanding():
+            return int(rows[0][0])
 
-        Returns
-        -------
-        lengths : dict
-            As `lengths` gives them.
-        layout : float64 (recordings, 5)
-            Id, first clip, clips, start and duration of each, in the order of their clips.
+    def state(self, *, after: int = 0) -> State:
+        """Return what belongs together: lengths, segments, and removals.
+
+        Parameters
+        ----------
+        after : int
+            The last removal that is known already.
         """
         with self._db.reading():
             lengths = self.lengths()
-            rows = self._db.rows(
-                "SELECT id, first_clip, clips, start, duration FROM recordings ORDER BY first_clip"
+            segments = self._db.rows(
+                "SELECT id, first_clip, clips FROM segments ORDER BY first_clip"
+            )
+            removals = self._db.rows(
+                "SELECT id, first_clip, clips FROM removals WHERE id > ? ORDER BY id", after
             )
         with self._db.understanding():
-            return lengths, np.array(rows, np.float64).reshape(-1, 5)
+            return State(
+                lengths,
+                [(int(number), int(first), int(clips)) for number, first, clips in segments],
+                np.array(removals, np.int64).reshape(-1, 3),
+            )
+
+    def removals_between(self, first: int, stop: int) -> npt.NDArray[np.int64]:
+        """Return the removals of clips from `first` up to `stop`: id, first clip, clips."""
+        rows = self._db.rows(
+            "SELECT id, first_clip, clips FROM removals WHERE first_clip >= ? AND first_clip < ? "
+            "ORDER BY first_clip",
+            *(first, stop),
+        )
+        with self._db.understanding():
+            return np.array(rows, np.int64).reshape(-1, 3)
+
+    def removed_clips(self) -> int:
+        """Return how many clips are removed but still in a segment or in the tail."""
+        with self._db.understanding():
+            return int(self._db.rows("SELECT coalesce(sum(clips), 0) FROM removals")[0][0])
+
+    def facts(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], list[str]]:
+        """Return ids, durations in seconds, and shown names of all recordings, by id."""
+        rows = self._db.rows(
+            "SELECT r.id, r.duration, r.name, roots.path FROM recordings r "
+            "LEFT JOIN roots ON roots.id = r.root ORDER BY r.id"
+        )
+        with self._db.understanding():
+            ids = np.array([row[0] for row in rows], np.int64)
+            durations = np.array([row[1] for row in rows], np.float64)
+            return ids, durations, [_shown(root, name) for _, _, name, root in rows]
 
     def recordings(self, ids: Iterable[int]) -> dict[int, Recording]:
         """Return recordings by id; ids that do not exist are left out."""
@@ -205,13 +295,14 @@ class Catalogue:
 
     def totals(self) -> tuple[int, int, float, float | None]:
         """Return recordings, clips, seconds of sound, and when the last one was added."""
-        (row,) = self._db.rows(
-            "SELECT count(*), coalesce(sum(clips), 0), coalesce(sum(duration), 0), max(added) "
-            "FROM recordings"
-        )
+        with self._db.reading():
+            lengths = self.lengths()
+            ((seconds, updated),) = self._db.rows("SELECT seconds, updated FROM sums")
         with self._db.understanding():
-            time.gmtime(row[3])
-        return row
+            if updated is not None:
+                time.gmtime(updated)
+            seconds = max(float(seconds), 0.0) if lengths["live_recordings"] else 0.0
+            return lengths["live_recordings"], lengths["live_clips"], seconds, updated
 
     def roots(self) -> dict[int, bytes]:
         """Return the folders that paths are relative to."""
@@ -260,39 +351,81 @@ class Catalogue:
         return int(self._db.rows("SELECT id FROM roots WHERE path = ?", path)[0][0])
 
     def add_packed_file(self, path: bytes, size: int, mtime_ns: int) -> int:
-        """Enter a packed file that is new, or replace one that changed; return its id."""
-        for (old,) in self._db.rows("SELECT id FROM packed_files WHERE path = ?", path):
-            self._db.execute("DELETE FROM recordings WHERE packed_file = ?", old)
-            self._db.execute("DELETE FROM packed_files WHERE id = ?", old)
+        """Enter a packed file, whose old rows are gone; return its id."""
+        self._db.execute("DELETE FROM packed_files WHERE path = ?", path)
         return self._db.execute(
             "INSERT INTO packed_files (path, size, mtime_ns) VALUES (?, ?, ?)", path, size, mtime_ns
         )
 
-    def add(self, recordings: Sequence[NewRecording]) -> None:
-        """Add recordings whose rows are at the end of the columns, in this order."""
-        lengths = self.lengths()
-        clip, frame, now = lengths["clips"], lengths["frames"], time.time()
+    def forget_rows(self, packed_file: int, count: int) -> int:
+        """Remove up to `count` recordings of a packed file; return how many there were."""
+        return self._db.execute_count(
+            "DELETE FROM recordings WHERE id IN "
+            "(SELECT id FROM recordings WHERE packed_file = ? LIMIT ?)",
+            *(packed_file, count),
+        )
+
+    def next_recording(self) -> int:
+        """Return the number that the next recording gets; numbers are never given again."""
+        rows = self._db.rows("SELECT seq FROM sqlite_sequence WHERE name = 'recordings'")
+        with self._db.understanding():
+            return int(rows[0][0]) + 1 if rows else 1
+
+    def add(self, recordings: Sequence[NewRecording], *, frames: int = 0) -> None:
+        """Add recordings whose rows and `frames` are at the end of the tail, in this order.
+
+        Their numbers are `next_recording` and those that follow.
+        """
+        lengths, number = self.lengths(), self.next_recording()
+        clip, now = lengths["clips"], time.time()
         rows = []
         for new in recordings:
             labels = None if new.labels is None else json.dumps([int(i) for i in new.labels])
             rows.append(
                 (
-                    *(new.source, new.root, new.packed_file, new.packed_row, new.name, new.size),
-                    *(new.mtime_ns, new.start, new.duration, clip, new.clips),
-                    *(None if new.frames is None else frame, new.frames, labels, now),
+                    *(number, new.source, new.root, new.packed_file, new.packed_row, new.name),
+                    *(new.size, new.mtime_ns, new.start, new.duration, clip, new.clips),
+                    *(labels, now),
                 )
             )
+            number += 1
             clip += new.clips
-            frame += new.frames or 0
         self._db.execute_many(
-            "INSERT INTO recordings (source, root, packed_file, packed_row, name, size, mtime_ns, "
-            "start, duration, first_clip, clips, first_frame, frames, labels, added) "
-            f"VALUES ({','.join('?' * 15)})",
+            "INSERT INTO recordings (id, source, root, packed_file, packed_row, name, size, "
+            "mtime_ns, start, duration, first_clip, clips, labels, added) "
+            f"VALUES ({','.join('?' * 14)})",
             rows,
         )
-        self._db.execute_many(
-            "UPDATE lengths SET rows = ? WHERE name = ?", [(clip, "clips"), (frame, "frames")]
+        self.set_lengths(
+            clips=clip,
+            tail_rows=lengths["tail_rows"] + clip - lengths["clips"],
+            tail_frames=lengths["tail_frames"] + frames,
         )
+
+    def set_lengths(self, **lengths: int) -> None:
+        """Commit lengths by name."""
+        self._db.execute_many(
+            "UPDATE lengths SET rows = ? WHERE name = ?",
+            [(rows, name) for name, rows in lengths.items()],
+        )
+
+    def next_segment(self) -> int:
+        """Return the number that the next segment gets; numbers are never given again."""
+        rows = self._db.rows("SELECT seq FROM sqlite_sequence WHERE name = 'segments'")
+        with self._db.understanding():
+            return int(rows[0][0]) + 1 if rows else 1
+
+    def add_segment(self, number: int, first_clip: int, clips: int) -> None:
+        """List a segment whose file is written."""
+        self._db.execute("INSERT INTO segments VALUES (?, ?, ?)", number, first_clip, clips)
+
+    def forget_segments(self, numbers: Sequence[int]) -> None:
+        """List segments no longer."""
+        self._db.execute_many("DELETE FROM segments WHERE id = ?", [(n,) for n in numbers])
+
+    def forget_removals(self, ids: Sequence[int]) -> None:
+        """Forget removals whose clips are in no file any more."""
+        self._db.execute_many("DELETE FROM removals WHERE id = ?", [(int(i),) for i in ids])
 
     def skip(self, root: int, name: bytes, size: int, mtime_ns: int, reason: str) -> None:
         """Remember why a file could not be used."""
@@ -311,13 +444,26 @@ class Catalogue:
 
 def _recording(row: Sequence[Any]) -> Recording:
     number, source, name, root, start, duration, first_clip, clips, packed_row, labels = row
-    path, shown = None, printable(os.fsdecode(name))
+    path = None
     if root is not None:
         path = Path(os.fsdecode(os.path.join(root, name)))  # noqa: PTH118 - bytes
-        shown = printable(str(path))
     classes = None if labels is None else tuple(json.loads(labels))
     if classes and not set(classes) <= set(range(CLASS_COUNT)):
         raise ValueError(f"classes {classes}")
     return Recording(
-        number, source, shown, path, start, duration, first_clip, clips, packed_row, classes
+        number,
+        source,
+        _shown(root, name),
+        path,
+        start,
+        duration,
+        first_clip,
+        clips,
+        packed_row,
+        classes,
     )
+
+
+def _shown(root: bytes | None, name: bytes) -> str:
+    """Return a recording's name as it is shown: the path of a file, or the id of a packed row."""
+    return printable(os.fsdecode(name if root is None else os.path.join(root, name)))  # noqa: PTH118

@@ -1,6 +1,6 @@
 """Append-only arrays on disk, a row a clip (or a frame), and what the bytes in them mean.
 
-A column is a plain file of `width` bytes a row. Rows are written and flushed to the disk first;
+A column is a plain file, one row after another. Rows are written and flushed to the disk first;
 then the catalogue commits the new length. What stands beyond the committed length is what a killed
 writer left behind: readers do not look at it, and the next writer overwrites it.
 """
@@ -38,30 +38,30 @@ class Column:
     ----------
     path : Path
         Its file.
-    width : int
-        Bytes a row.
-    dtype : numpy dtype
-        Of one byte: uint8 or int8.
+    row : numpy dtype
+        Of one row; it may be structured, or have a shape.
     """
 
-    def __init__(self, path: Path, width: int, dtype: npt.DTypeLike = np.uint8) -> None:
+    def __init__(self, path: Path, row: np.dtype) -> None:
         self.path = path
-        self.width = width
-        self.dtype = np.dtype(dtype)
+        self.row = row
 
     def read(self, rows: int) -> np.ndarray:
-        """Return the first `rows` rows, mapped from the file: shape (rows, width).
+        """Return the first `rows` rows, mapped from the file.
 
         Raises
         ------
+        FileNotFoundError
+            When there is no such file: its caller knows whether it was let go or lost.
         LibraryDamagedError
-            When the file is missing or shorter than that.
+            When the file is shorter than that.
         """
         if rows == 0:
-            return np.empty((0, self.width), self.dtype)
+            return np.empty(0, self.row)
         self._check(rows)
+        shape = (rows, *self.row.shape)
         try:
-            return np.memmap(self.path, self.dtype, "r", shape=(rows, self.width))
+            return np.memmap(self.path, self.row.base, "r", shape=shape)
         except PermissionError:
             raise LibraryError(f"No permission to read {printable(str(self.path))}.") from None
 
@@ -77,14 +77,17 @@ class Column:
         """
         if not len(rows):
             return
-        data = np.ascontiguousarray(rows, self.dtype)
-        self._check(committed)
+        data = np.ascontiguousarray(rows, self.row.base).view(np.uint8)
+        try:
+            self._check(committed)
+        except FileNotFoundError:
+            raise self.damaged("is missing") from None
         with storage_errors(self.path):
             # "r+b" keeps what is there; the file is made where it is missing.
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             with os.fdopen(descriptor, "r+b") as file:
-                file.truncate(committed * self.width)
-                file.seek(committed * self.width)
+                file.truncate(committed * self.row.itemsize)
+                file.seek(committed * self.row.itemsize)
                 file.write(data.data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -95,16 +98,16 @@ class Column:
         """Make sure that the file holds the first `rows` rows."""
         if not rows:
             return
-        try:
-            size = self.path.stat().st_size
-        except OSError:
-            size = -1
-        if size < rows * self.width:
-            what = "is missing" if size < 0 else f"has {size:,} of {rows * self.width:,} bytes"
-            raise LibraryDamagedError(
-                f"{printable(str(self.path))} {what}, so the library is damaged. Restore the file "
-                "from a backup, or delete the library's folder and index the sounds again."
-            )
+        size, needed = self.path.stat().st_size, rows * self.row.itemsize
+        if size < needed:
+            raise self.damaged(f"has {size:,} of {needed:,} bytes")
+
+    def damaged(self, what: str) -> LibraryDamagedError:
+        """Return the error that says what happened to the file."""
+        return LibraryDamagedError(
+            f"{printable(str(self.path))} {what}, so the library is damaged. Restore the file "
+            "from a backup, or delete the library's folder and index the sounds again."
+        )
 
 
 def encode_scores(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:

@@ -61,6 +61,8 @@ class Database:
             if writable:
                 self._db = self._connect("rw")
                 self._db.execute("PRAGMA synchronous = FULL")
+                # Readers are kept out while pages are written: at the commit, and not before it.
+                self._db.execute("PRAGMA cache_spill = OFF")
             else:
                 self._db = self._connect_readonly()
         except _ERRORS as error:
@@ -102,6 +104,24 @@ class Database:
                     return self._db.execute(sql, values).fetchall()
             except _ERRORS as error:
                 raise _translated(self.path, error) from error
+
+    def rows_at_once(self, sql: str, *values: Any) -> list[Any] | None:
+        """Return what a query finds, or None, without waiting, while another process commits."""
+        with self._lock:
+            try:
+                self._db.execute("PRAGMA busy_timeout = 0")
+                try:
+                    return self.rows(sql, *values)
+                except LibraryBusyError:
+                    return None
+                finally:
+                    self._db.execute(f"PRAGMA busy_timeout = {round(1000 * _BUSY_SECONDS)}")
+            except _ERRORS as error:
+                raise _translated(self.path, error) from error
+
+    def execute_count(self, sql: str, *values: Any) -> int:
+        """Change something, inside `writing`; return how many rows that were."""
+        return int(self._db.execute(sql, values).rowcount)
 
     def execute(self, sql: str, *values: Any) -> int:
         """Change something, inside `writing`; return the id of the row that was added last."""

@@ -28,8 +28,10 @@ from audiosearch.errors import (
 )
 from audiosearch.jobs import AnalyzerSettings, Progress, WorkerPool, core_count
 from audiosearch.library.catalogue import KnownFile, Skipped
+from audiosearch.library.compaction import tidy
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import LOCK, MANIFEST, create_library, refuse_foreign
+from audiosearch.library.neighbours import check_factory
 from audiosearch.library.packed_source import index_packed, packed_by
 from audiosearch.library.sources import SoundFile, Sources, absolute, find, is_below
 from audiosearch.library.writer import IndexSummary, Writer
@@ -37,6 +39,8 @@ from audiosearch.models import bundled_model
 from audiosearch.storage import storage_errors, write_json
 
 __all__ = ["IndexSummary", "index"]
+
+_REMOVED_AT_ONCE = 10_000  # while they are committed, readers wait for names
 
 
 def index(
@@ -47,6 +51,7 @@ def index(
     retry_skipped: bool = False,
     mix_embedders: bool = False,
     embedder: str = "lite",
+    vector_index: str | None = None,
     workers: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IndexSummary:
@@ -67,6 +72,9 @@ def index(
         embedder's.
     embedder : str
         What embeds sound files.
+    vector_index : str, optional
+        FAISS's factory string for the search by example, such as ``"IVF1024,SQ8"``; ``"auto"``
+        leaves it to the library. It is kept for later runs; None changes nothing.
     workers : int, optional
         How many processes analyse; one a core where None.
     on_progress : callable, optional
@@ -95,6 +103,8 @@ def index(
         )
     if workers is not None and workers < 1:
         raise InvalidArgumentError(f"workers must be at least 1, not {workers}.")
+    if vector_index is not None:
+        check_factory(vector_index)
     found = find([Path(source) for source in listed])
     # Opened before anything is made: a file that cannot be used leaves nothing behind.
     made_by = []
@@ -119,6 +129,9 @@ def index(
             create_library(folder, embedder=wanted[0], classifier=classifier)
         with Library(folder, writable=True) as target:
             _check_match(target, wanted, mix_embedders)
+            if vector_index is not None and target.manifest["vectors"]["factory"] != vector_index:
+                target.manifest["vectors"]["factory"] = vector_index
+                write_json(folder / MANIFEST, target.manifest)
             writer = Writer(target, on_progress=on_progress)
             for path in found.packed:
                 index_packed(writer, path)
@@ -131,6 +144,7 @@ def index(
                     settings=AnalyzerSettings(embedder=embedder),
                     workers=workers,
                 )
+            tidy(target)
     writer.summary.elapsed = round(time.monotonic() - began, 3)
     return writer.summary
 
@@ -198,10 +212,11 @@ def _remove_gone(writer: Writer, sources: Sources, known: dict[bytes, KnownFile]
                 "drive may not be mounted. Nothing was removed. If the sounds are gone for good, "
                 "remove the folder too and index the one above it.",
             )
-    if gone:
+    for start in range(0, len(gone), _REMOVED_AT_ONCE):
         with writer.library.catalogue.transaction():
-            for before in gone:
+            for before in gone[start : start + _REMOVED_AT_ONCE]:
                 writer.library.catalogue.forget(before)
+    if gone:
         writer.summary.removed += sum(before.id is not None for before in gone)
 
 

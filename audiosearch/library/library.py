@@ -1,14 +1,6 @@
 """A library on disk: opened, searched, described. `audiosearch.library.indexing` fills it.
 
-A library is a folder::
-
-    manifest.json     format, embedder, classifier, search vectors
-    catalogue.sqlite  recordings, and how much of the files below counts
-    scores.u8         (clips, 527) score codes
-    vectors.i8        (clips, 128) search vectors
-    frames.u8         (frames, 128) embeddings of sound files, to score them again later
-    writer.lock       held by the one process that writes
-    thesaurus.toml    words of the user's own, where there are any
+Its files are explained in `audiosearch.library.segments`.
 """
 
 from __future__ import annotations
@@ -16,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +19,21 @@ import numpy.typing as npt
 from audiosearch.embedders import available_embedders
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import DataError, InvalidArgumentError, LibraryError, printable
-from audiosearch.labels import CLASS_COUNT, load_labels
+from audiosearch.jobs.analysis import CLIP_SPAN
+from audiosearch.labels import load_labels
 from audiosearch.library.catalogue import Catalogue, Recording, Skipped
-from audiosearch.library.columns import Column, search_vector
-from audiosearch.library.filters import Facts, evaluate, read_facts
+from audiosearch.library.columns import search_vector
+from audiosearch.library.filters import Facts, Filters, read_facts
 from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
 from audiosearch.library.manifest import CATALOGUE, iso_time, read_manifest
-from audiosearch.library.ranking import group, match
-from audiosearch.library.snapshot import Snapshot, read_snapshot
+from audiosearch.library.neighbours import Neighbours, auto_factory, read_index_facts
+from audiosearch.library.ranking import Masks, first_of_each, match, rank
+from audiosearch.library.segments import Block, Segment
+from audiosearch.library.snapshot import Reader, Snapshot, tags_of
+from audiosearch.library.tail import TailBlock, tail_columns
 from audiosearch.query import (
     THESAURUS,
+    Node,
     Vocabulary,
     load_vocabulary,
     parse,
@@ -43,15 +41,16 @@ from audiosearch.query import (
 )
 from audiosearch.storage import Closing
 
-if TYPE_CHECKING:
-    from audiosearch.library.vectors import VectorIndex
-
 __all__ = ["Library", "LibraryInfo"]
 
 
 @dataclass(frozen=True)
 class LibraryInfo:
-    """What is in a library and what made it; `created` and `updated` are ISO 8601, UTC."""
+    """What is in a library and what made it; `created` and `updated` are ISO 8601, UTC.
+
+    `vector_index` is FAISS's factory string, and `recall_at_10` the measured share of the true
+    neighbours that it finds; None while every vector is compared.
+    """
 
     folder: str
     format: int
@@ -67,6 +66,9 @@ class LibraryInfo:
     classifier_hash: str
     created: str
     updated: str | None
+    segments: int
+    vector_index: str
+    recall_at_10: float | None
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,16 +106,13 @@ class Library(Closing):
         self.shipped = shipped
         self.manifest = read_manifest(self.folder)
         self.catalogue = Catalogue(self.folder / CATALOGUE, writable=writable)
-        self.scores = Column(self.folder / "scores.u8", CLASS_COUNT)
-        self.vectors = Column(self.folder / "vectors.i8", EMBEDDING_SIZE, np.int8)
-        self.frames = Column(self.folder / "frames.u8", EMBEDDING_SIZE)
-        self._lock = threading.RLock()
-        self._snapshot_now: Snapshot | None = None
-        self._index: tuple[int, VectorIndex] | None = None
+        self._reader = Reader(self.folder, self.catalogue)
+        self._neighbours = Neighbours(self.folder)
+        self._lock = threading.Lock()
         self._facts_now: tuple[int, Facts] | None = None
         self._own_words: tuple[tuple[int, int, int], Vocabulary] | None = None
         try:
-            self._snapshot()
+            self.snapshot()
         except BaseException:
             self.catalogue.close()
             raise
@@ -143,17 +142,14 @@ class Library(Closing):
         """
         _check_page(limit, offset)
         node = parse(query, vocabulary=self.vocabulary())
-        now = self._snapshot()
-        result = evaluate(
-            node, now.recording, lambda: self._facts(now), lambda part: match(part, now.codes)
-        )
-        clips = np.flatnonzero(result.found & now.live)
-        clips = clips[np.argsort(-result.score[clips], kind="stable")]
-        label = result.label
-        unnamed = clips[label[clips] < 0]  # found by a filter, or by what is not heard
-        if len(unnamed):
-            label[unnamed] = np.asarray(now.codes[unnamed]).argmax(axis=1)
-        return self._page(now, query, clips, result.score, label, limit, offset)
+        now = self.snapshot()
+        masks = Filters(lambda: self._facts(now))
+        page = rank(node, now.parts, offset=offset, limit=limit, masks=masks)
+        ids = page.recordings.tolist()
+        known = self.catalogue.recordings(ids)
+        moments = _moments(now, node, masks, [known[n] for n in ids if n in known])
+        hits = self._hits(now, [(known[n], moments[n]) for n in ids if n in moments])
+        return SearchResult(query, page.total, page.total_clips, offset, limit, hits)
 
     def vocabulary(self) -> Vocabulary:
         """Return what words stand for here: with the words of the library's ``thesaurus.toml``.
@@ -202,35 +198,46 @@ class Library(Closing):
             When frames are of another shape or type, or `limit` or `offset` is negative.
         """
         _check_page(limit, offset)
-        now = self._snapshot()
+        now = self.snapshot()
         vector, own = self._example(now, example)
-        index = self._vector_index(now)
+        search = self.neighbours(now)
         # Several clips of a recording make one hit, and clips that are equally near may stand in
         # any order at the end: ask until what stands before them fills the page.
         count = 2 * (offset + limit) + 10
         while True:
-            clips, cosines = index.search(vector, count)
+            clips, cosines = search.search(vector, count)
             if own is not None:
                 clips, cosines = clips[clips != own], cosines[clips != own]
+            recordings = _recordings_of(now, clips)
             if count >= now.live_clips:
                 break
-            sure = clips[cosines > cosines.min(initial=2.0)]
-            if len(np.unique(now.recording[sure])) >= offset + limit:
+            sure = recordings[cosines > cosines.min(initial=2.0)]
+            if len(np.unique(sure)) >= offset + limit:
                 break
             count *= 4
-        order = np.lexsort((clips, -cosines))
-        clips, cosines = clips[order], cosines[order]
-        score = np.zeros(len(now.recording), np.float32)
-        score[clips] = np.maximum(cosines, 0.0)
-        label = np.full(len(now.recording), -1, np.int16)
-        label[clips] = np.asarray(now.codes[clips]).argmax(axis=1)
-        page = self._page(now, None, clips, score, label, limit, offset)
-        total, total_clips = len(now.ids), now.live_clips
+        ids = recordings[first_of_each(recordings)][offset : offset + limit]
+        known = self.catalogue.recordings(ids)
+        on_page = np.flatnonzero(np.isin(recordings, ids))
+        tops = _labels_of(now, clips[on_page])
+        names = load_labels().names
+        moments: dict[int, list[Moment]] = {}
+        for at, top in zip(on_page.tolist(), tops, strict=True):
+            recording = known.get(int(recordings[at]))
+            if recording is not None:
+                score = max(float(cosines[at]), 0.0)
+                moments.setdefault(recording.id, []).append(
+                    _moment(recording, int(clips[at]), score, names[top])
+                )
+        found = [(known[n], moments[n]) for n in ids.tolist() if n in moments]
+        total, total_clips = now.live_recordings, now.live_clips
         if own is not None:
             total_clips -= 1
             # Its recording is still found by its other clips, if it has any.
-            total -= int((now.recording == now.recording[own]).sum() == 1)
-        return replace(page, total=total, total_clips=total_clips)
+            part, row = now.find(own)
+            block, number = part.block, part.block.recordings[row]
+            neighbours = block.recordings[max(row - 1, 0) : row + 2]
+            total -= int((neighbours == number).sum() == 1)
+        return SearchResult(None, total, total_clips, offset, limit, self._hits(now, found))
 
     def clip(self, clip_id: int, *, top: int = 5) -> Clip:
         """Return one clip with its `top` best classes.
@@ -242,23 +249,54 @@ class Library(Closing):
         """
         if top < 1:
             raise InvalidArgumentError(f"top must be at least 1, not {top}.")
-        now = self._snapshot()
-        now.check(clip_id)
-        number = int(now.ids[now.recording[clip_id]])
+        now = self.snapshot()
+        part, row = now.find(clip_id)
+        number = int(part.block.recordings[row])
         recording = self.catalogue.recordings([number]).get(number)
         if recording is None:
             raise LibraryError(f"Clip {clip_id} was removed from this library a moment ago.")
+        start, end = _span(recording, clip_id)
         return Clip(
             recording=recording.name,
             source=recording.source,
             recording_id=recording.id,
             clip=int(clip_id),
-            start=float(now.start[clip_id]),
-            end=float(now.end[clip_id]),
+            start=start,
+            end=end,
             duration=recording.duration if recording.source == "file" else None,
-            tags=now.tags(clip_id, top),
+            tags=tags_of(part.block, np.array([row]), top)[0],
             labels=_label_names(recording),
         )
+
+    def frames(self, clip_id: int) -> npt.NDArray[np.uint8]:
+        """Return the embedding frames of a clip, uint8 (n, 128).
+
+        n is 0 for a row of a packed file: it keeps its frames itself.
+
+        Raises
+        ------
+        LibraryError
+            When there is no such clip.
+        LibraryDamagedError
+            When the file of the frames is missing or too short.
+        """
+        now = self.snapshot()
+        part, row = now.find(clip_id)
+        if part.block.frame_counts()[row] == 0:
+            return np.empty((0, EMBEDDING_SIZE), np.uint8)
+        if not isinstance(part.block, TailBlock):
+            return part.block.frames(row, row + 1)
+        column = tail_columns(self.folder, now.lengths["tail"])[1]
+        try:
+            frames = column.read(now.lengths["tail_frames"])
+        except FileNotFoundError:
+            raise column.damaged("is missing") from None
+        counts = np.concatenate(
+            [p.block.frame_counts() for p in now.parts if isinstance(p.block, TailBlock)]
+        )
+        place = clip_id - now.lengths["tail"]
+        first = int(counts[:place].sum(dtype=np.int64))
+        return frames[first : first + int(counts[place])]
 
     def audio_path(self, recording_id: int) -> Path | None:
         """Return the sound file of a recording; None for AudioSet's, which lie on YouTube.
@@ -285,6 +323,8 @@ class Library(Closing):
             # Another process may be writing, and its journal comes and goes.
             with contextlib.suppress(FileNotFoundError):
                 size += path.stat().st_size
+        now = self.snapshot()
+        facts = read_index_facts(self.folder, now.lengths["neighbours"])
         return LibraryInfo(
             folder=printable(str(self.folder)),
             format=self.manifest["format_version"],
@@ -300,39 +340,38 @@ class Library(Closing):
             classifier_hash=self.manifest["classifier"]["sha256"],
             created=self.manifest["created"],
             updated=None if updated is None else iso_time(updated),
+            segments=sum(isinstance(part.block, Segment) for part in now.parts),
+            vector_index=facts.factory if facts else auto_factory(0),
+            recall_at_10=facts.recall_at_10 if facts else None,
             bytes=size,
         )
 
-    def _snapshot(self) -> Snapshot:
-        """Return what the library holds now; another process may have added to it."""
+    def snapshot(self) -> Snapshot:
+        """Return what the library holds now; another process may have added to it.
+
+        While that is committing, this is what was there before.
+        """
+        return self._reader.snapshot()
+
+    def neighbours(self, now: Snapshot) -> Neighbours:
+        """Return what finds the nearest search vectors of a snapshot."""
         with self._lock:
-            now = self._snapshot_now
-            if now is None or now.changes != self.catalogue.lengths()["changes"]:
-                now = read_snapshot(self.catalogue, self.scores, self.vectors)
-                self._snapshot_now = now
-            return now
+            self._neighbours = self._neighbours.following(now)
+            return self._neighbours
 
     def _facts(self, now: Snapshot) -> Facts:
         with self._lock:
             if self._facts_now is None or self._facts_now[0] != now.changes:
-                self._facts_now = now.changes, read_facts(self.catalogue, now.ids)
+                self._facts_now = now.changes, read_facts(self.catalogue)
             return self._facts_now[1]
-
-    def _vector_index(self, now: Snapshot) -> VectorIndex:
-        with self._lock:
-            if self._index is None or self._index[0] != now.changes:
-                from audiosearch.library.vectors import VectorIndex
-
-                self._index = (now.changes, VectorIndex(now.vectors, now.live))
-            return self._index[1]
 
     def _example(
         self, now: Snapshot, example: int | str | os.PathLike[str] | npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.float32], int | None]:
         """Return the search vector of an example, and its clip where it is one of ours."""
         if isinstance(example, int | np.integer):
-            now.check(int(example))
-            return np.asarray(now.vectors[example], np.float32), int(example)
+            part, row = now.find(int(example))
+            return np.asarray(part.block.vectors[row], np.float32), int(example)
         if isinstance(example, str | os.PathLike):
             from audiosearch.jobs.analysis import Analyzer, AnalyzerSettings
 
@@ -351,34 +390,98 @@ class Library(Closing):
             raise InvalidArgumentError("The example holds no frames.")
         return search_vector(frames), None
 
-    def _page(
-        self,
-        now: Snapshot,
-        query: str | None,
-        clips: npt.NDArray[np.int64],
-        score: npt.NDArray[np.float32],
-        label: npt.NDArray[np.int16],
-        limit: int,
-        offset: int,
-    ) -> SearchResult:
-        """Group ranked clips by recording and return the hits of one page."""
-        order, of = group(now.recording[clips])
-        on_page = np.flatnonzero((of >= offset) & (of < offset + limit))
-        moments: dict[int, list[Moment]] = {}
-        names = load_labels().names
-        for clip, position in zip(clips[on_page].tolist(), of[on_page].tolist(), strict=True):
-            start, end = float(now.start[clip]), float(now.end[clip])
-            moments.setdefault(position, []).append(
-                Moment(clip, start, end, float(score[clip]), names[label[clip]])
-            )
-        ids = now.ids[order[offset : offset + limit]].tolist()
-        known = self.catalogue.recordings(ids)
-        hits = [
-            _hit(known[number], moments[position], now.tags(moments[position][0].clip, 5))
-            for position, number in enumerate(ids, offset)
-            if number in known  # else removed by another process a moment ago
+    def _hits(self, now: Snapshot, found: list[tuple[Recording, list[Moment]]]) -> list[Hit]:
+        """Return the hits of a page from the moments of each recording, best first."""
+        tags = _tags_of(now, [moments[0].clip for _, moments in found])
+        return [
+            _hit(recording, moments, best)
+            for (recording, moments), best in zip(found, tags, strict=True)
         ]
-        return SearchResult(query, len(order), len(clips), offset, limit, hits)
+
+
+def _moments(
+    now: Snapshot, node: Node, masks: Masks, recordings: list[Recording]
+) -> dict[int, list[Moment]]:
+    """Return the clips of some recordings that match, best first, by recording.
+
+    One that another process removed meanwhile is left out.
+    """
+    places: dict[int, list[tuple[Recording, npt.NDArray[np.int64]]]] = {}
+    for recording in recordings:
+        where = now.rows_of(recording)
+        if where is not None:
+            places.setdefault(where[0], []).append((recording, where[1]))
+    names = load_labels().names
+    result: dict[int, list[Moment]] = {}
+    for number, wanted in places.items():
+        block = now.parts[number].block
+        rows = np.concatenate([rows for _, rows in wanted])
+        matched = match(node, block, rows, masks=masks)
+        clips = block.clip_ids(rows)
+        stop = 0
+        for recording, own in wanted:
+            start, stop = stop, stop + len(own)
+            at = start + np.flatnonzero(matched.found[start:stop])
+            at = at[np.argsort(-matched.score[at], kind="stable")]
+            triples = zip(
+                clips[at].tolist(),
+                matched.score[at].tolist(),
+                matched.label[at].tolist(),
+                strict=True,
+            )
+            result[recording.id] = [
+                _moment(recording, clip, score, names[label]) for clip, score, label in triples
+            ]
+    return {number: moments for number, moments in result.items() if moments}
+
+
+def _moment(recording: Recording, clip: int, score: float, label: str) -> Moment:
+    start, end = _span(recording, clip)
+    return Moment(clip, start, end, score, label)
+
+
+def _span(recording: Recording, clip: int) -> tuple[float, float]:
+    """Return where a clip begins and ends, in seconds; for AudioSet's, from the video's start."""
+    number = clip - recording.first_clip
+    start = recording.start + number * CLIP_SPAN
+    last = number == recording.clips - 1
+    end = recording.start + (recording.duration if last else (number + 1) * CLIP_SPAN)
+    return start, max(end, start)
+
+
+def _by_part(
+    now: Snapshot, clips: npt.NDArray[np.int64]
+) -> Iterator[tuple[Block, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Give for each block that holds some of the clips: it, their places in `clips`, their rows."""
+    for part in now.parts:
+        at = np.flatnonzero((clips >= part.block.first) & (clips < part.block.stop))
+        if len(at):
+            yield part.block, at, part.block.rows_of(clips[at])
+
+
+def _recordings_of(now: Snapshot, clips: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    result = np.zeros(len(clips), np.int64)
+    for block, at, rows in _by_part(now, clips):
+        result[at] = block.recordings[rows]
+    return result
+
+
+def _labels_of(now: Snapshot, clips: npt.NDArray[np.int64]) -> list[int]:
+    """Return the best class of each clip."""
+    result = np.zeros(len(clips), np.int64)
+    for block, at, rows in _by_part(now, clips):
+        offsets, classes, _ = block.entries(rows)
+        result[at] = classes[offsets[:-1]]
+    return result.tolist()
+
+
+def _tags_of(now: Snapshot, clips: list[int]) -> list[list[Tag]]:
+    """Return the five best tags of each clip."""
+    result: list[list[Tag]] = [[] for _ in clips]
+    for block, at, rows in _by_part(now, np.array(clips, np.int64)):
+        for place, tags in zip(at.tolist(), tags_of(block, rows, 5), strict=True):
+            result[place] = tags
+    return result
 
 
 def _hit(recording: Recording, moments: list[Moment], tags: list[Tag]) -> Hit:

@@ -21,6 +21,7 @@ from audiosearch.storage import read_json, storage_errors, write_json
 from audiosearch.version import __version__
 
 __all__ = [
+    "AUTO_FACTORY",
     "CATALOGUE",
     "LIBRARY_FORMAT",
     "LOCK",
@@ -31,7 +32,10 @@ __all__ = [
     "refuse_foreign",
 ]
 
-LIBRARY_FORMAT = 1
+LIBRARY_FORMAT = 2
+AUTO_FACTORY = "auto"
+"""The factory string of the vectors' index that leaves the choice to the library."""
+
 MANIFEST = "manifest.json"
 CATALOGUE = "catalogue.sqlite"
 LOCK = "writer.lock"
@@ -75,7 +79,12 @@ def create_library(
             "embedder": {"name": embedder[0], "sha256": embedder[1], "space": SPACE},
             "classifier": {"name": classifier[0], "sha256": classifier[1], "classes": CLASS_COUNT},
             "scores": {"type": "uint8", "logit": "code / 16 - 9"},
-            "vectors": {"type": "int8", "size": EMBEDDING_SIZE, "of": "mean of a clip's frames"},
+            "vectors": {
+                "type": "int8",
+                "size": EMBEDDING_SIZE,
+                "of": "mean of a clip's frames",
+                "factory": AUTO_FACTORY,
+            },
         },
     )
 
@@ -138,6 +147,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     models = [manifest.get("embedder"), manifest.get("classifier"), *manifest.get("mixed_with", [])]
     known = all(isinstance(model, dict) and {"name", "sha256"} <= set(model) for model in models)
+    known = known and isinstance(manifest.get("vectors"), dict)
     if not known or not {"audiosearch", "created"} <= set(manifest):
         raise _damaged(name, "does not say what made the library")
     return manifest

@@ -16,6 +16,7 @@ from audiosearch.library.writer import Writer
 __all__ = ["index_packed"]
 
 _ROWS = 512  # are scored and committed at once
+_REMOVED_AT_ONCE = 10_000  # while they are committed, readers wait for names
 
 
 def packed_by(file: PackedFile) -> tuple[str, str | None]:
@@ -44,10 +45,14 @@ def index_packed(writer: Writer, path: Path) -> None:
         known = catalogue.packed_file(name)
         replaced = 0
         if known is None or known[1:3] != (status.st_size, status.st_mtime_ns):
-            with catalogue.transaction():
-                number = catalogue.add_packed_file(name, status.st_size, status.st_mtime_ns)
             if known is not None:
                 replaced = known[3]
+                removed = replaced
+                while removed:
+                    with catalogue.transaction():
+                        removed = catalogue.forget_rows(known[0], _REMOVED_AT_ONCE)
+            with catalogue.transaction():
+                number = catalogue.add_packed_file(name, status.st_size, status.st_mtime_ns)
             done = 0
         else:
             number, _, _, done = known

@@ -1,22 +1,50 @@
-"""Which clips match a query, and in what order.
+"""Which clips match a query, and which recordings stand on a page.
 
 A clip matches a term when one of the term's classes scores at least `MATCH_SCORE`; the term's score
-is that of its best class. AND multiplies the scores of its terms, OR takes the best, and NOT leaves
-out what surely holds its part: a score of at least `EXCLUDE_SCORE`. Finding a little too much only
-makes the list longer at its end; leaving out a little too much loses a clip.
+is that of its best class, that of a weaker meaning weighted down. AND multiplies the scores of its
+terms, OR takes the best, and NOT leaves out what surely holds its part: a score of at least
+`EXCLUDE_SCORE`. Finding a little too much only makes the list longer at its end; leaving out a
+little too much loses a clip.
+
+What is no sound (a path, a length) is answered by `audiosearch.library.filters` with a mask; it
+counts as NOT does: it lets a clip pass, and leaves its score alone. A range of scores cuts the
+finished score.
+
+A recording stands where its best clip stands; of equals the first clip comes first.
+
+**How a page is found.** One term that has a column of its own, which is nearly every query, reads
+the head of its posting lists, and its totals are sums of the stored counts. Everything else is
+looked at clip by clip, in memory order: where one required term is rare, at the clips that it
+posted; else at the columns of all clips, a byte each.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.library.columns import decode_scores, encode_scores
-from audiosearch.query import All, Either, Node, Not, Term
+from audiosearch.labels import CLASS_COUNT
+from audiosearch.library.columns import encode_scores, score_codes
+from audiosearch.library.segments import Block, Entries, Rows
+from audiosearch.library.snapshot import Part
+from audiosearch.query import All, Either, Node, Not, Range, ScoreFilter, Term
 
-__all__ = ["EXCLUDE_SCORE", "MATCH_SCORE", "Match", "group", "match"]
+__all__ = [
+    "EXCLUDE_SCORE",
+    "MATCH_SCORE",
+    "Masks",
+    "Match",
+    "Page",
+    "first_of_each",
+    "in_range",
+    "match",
+    "rank",
+]
 
 MATCH_SCORE = 0.02
 """From which score on a clip is found."""
@@ -25,11 +53,19 @@ EXCLUDE_SCORE = 0.2
 """From which score on a clip is left out by NOT."""
 
 _MATCH_CODE, _EXCLUDE_CODE = encode_scores(np.array([MATCH_SCORE, EXCLUDE_SCORE])).tolist()
+_SCORES = score_codes()
+# Looking at the rows that one term posted pays while they are few: they are read in no order.
+_RARE = 32
+
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Scores: TypeAlias = npt.NDArray[np.float32]
+Masks: TypeAlias = Callable[[object, Block], Bools]
+"""Given a leaf of the query that is no sound, and a block: which of its rows pass."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """How clips stand to a query; every array has one value a clip.
+    """How some clips stand to a query; every array has one value a clip.
 
     Attributes
     ----------
@@ -38,83 +74,322 @@ class Match:
     score : float32 (clips,)
         How well; only that of clips that match means anything.
     label : int16 (clips,)
-        The class that matched best, -1 where none did.
+        The class that matched best; the clip's best class where no term did.
     """
 
-    found: npt.NDArray[np.bool_]
-    score: npt.NDArray[np.float32]
+    found: Bools
+    score: Scores
     label: npt.NDArray[np.int16]
 
 
-def match(node: Node, codes: npt.NDArray[np.uint8]) -> Match:
-    """Match a query against score codes, uint8 (clips, 527)."""
-    return _match(node, codes, _MATCH_CODE)
+@dataclass(frozen=True)
+class Page:
+    """The recordings of one page, best first, and how many matched in all.
+
+    Attributes
+    ----------
+    total, total_clips : int
+        How many recordings and how many clips match.
+    recordings : int64 (n,)
+        The catalogue's numbers of those on the page.
+    """
+
+    total: int
+    total_clips: int
+    recordings: npt.NDArray[np.int64]
 
 
-def group(
-    recordings: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Group ranked clips by recording.
+def rank(
+    node: Node, parts: Sequence[Part], *, offset: int, limit: int, masks: Masks | None = None
+) -> Page:
+    """Find the recordings from number `offset` on that match a query best.
 
     Parameters
     ----------
-    recordings : int64 (n,)
-        The recording of each clip, best clip first; small numbers, 0 or more.
-
-    Returns
-    -------
-    order : int64 (groups,)
-        Recordings in the order of their best clips.
-    of : int64 (n,)
-        For each clip, the position of its recording in `order`.
+    node : Node
+        The query.
+    parts : sequence of Part
+        What is searched, in the order of the clips.
+    offset, limit : int
+        Which recordings to return.
+    masks : callable, optional
+        Answers the leaves of the query that are no sounds; needed where it has such.
     """
-    if not len(recordings):
-        return recordings, recordings
-    place = np.arange(len(recordings))
-    # No sort: this runs over all matching clips at every search.
-    first = np.full(recordings.max() + 1, len(recordings))
-    np.minimum.at(first, recordings, place)
-    order = recordings[first[recordings] == place]
-    position = first  # its values are not needed any more
-    position[order] = np.arange(len(order))
-    return order, position[recordings]
+    node, spans = _without_spans(node)
+    if isinstance(node, Term) and not spans and not _weighted(node):
+        columns = [part.block.columns.cover(node.classes) for part in parts]
+        posted = all(part.block.posted_code <= _MATCH_CODE for part in parts)
+        if posted and all(len(column) == 1 for column in columns):
+            return _term_page(parts, [column[0] for column in columns], offset, limit)
+    bests, recordings, total_clips = [], [], 0
+    for part in parts:
+        rows, scores = _matches(node, part, masks)
+        if spans:
+            within = _within(scores, spans)
+            rows, scores = rows[within], scores[within]
+        total_clips += len(rows)
+        ids = part.block.recordings[rows]
+        if not part.block.single and len(rows):
+            starts = np.flatnonzero(np.diff(ids, prepend=np.uint32(0)))
+            ids, scores = ids[starts], np.maximum.reduceat(scores, starts)
+        bests.append(scores)
+        recordings.append(ids)
+    best = _joined(bests, np.float32)
+    order = _best_first(best, offset + limit)[offset : offset + limit]
+    return Page(len(best), total_clips, _joined(recordings, np.uint32)[order].astype(np.int64))
 
 
-def _match(node: Node, codes: npt.NDArray[np.uint8], least: int) -> Match:
+def match(node: Node, block: Block, rows: Rows, *, masks: Masks | None = None) -> Match:
+    """Match a query against some clips of a block, and say which class of each matched best."""
+    node, spans = _without_spans(node)
+    entries = block.entries(rows)
+    found, score, label = _evaluate(node, block, rows, _MATCH_CODE, masks=masks, entries=entries)
+    assert label is not None  # entries were given
+    if len(rows):
+        # Found by a filter, or by what is not heard: named by its best class.
+        label = np.where(label < 0, entries[1][entries[0][:-1]], label).astype(np.int16)
+    return Match(found & _within(score, spans), score, label)
+
+
+def first_of_each(values: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return where each value stands first, ascending."""
+    return np.sort(np.unique(values, return_index=True)[1])
+
+
+# One term with a column of its own.
+
+
+def _term_page(parts: Sequence[Part], columns: Sequence[int], offset: int, limit: int) -> Page:
+    wanted = offset + limit
+    clip_counts = np.zeros(256, np.int64)
+    recording_counts = np.zeros(256, np.int64)
+    for part, column in zip(parts, columns, strict=True):
+        clips, recordings = part.block.clip_counts(column), part.block.recording_counts(column)
+        if part.removed is not None:
+            codes = part.block.column(column)[part.removed.rows]
+            clips = clips - np.bincount(codes, minlength=256)
+            best = np.maximum.reduceat(codes, part.removed.starts)
+            recordings = recordings - np.bincount(best, minlength=256)
+        clip_counts += clips
+        recording_counts += recordings
+    total = int(recording_counts[_MATCH_CODE:].sum())
+    total_clips = int(clip_counts[_MATCH_CODE:].sum())
+    if limit == 0 or offset >= total:
+        return Page(total, total_clips, np.empty(0, np.int64))
+    # The largest code that enough recordings reach.
+    reach = np.cumsum(recording_counts[::-1])[::-1]
+    least = max(int(np.flatnonzero(reach >= min(wanted, total))[-1]), _MATCH_CODE)
+    codes_, recordings_ = [], []
+    for part, column in zip(parts, columns, strict=True):
+        counts = part.block.clip_counts(column)
+        rows = part.block.posting(column, int(counts[least:].sum()))
+        codes = np.repeat(np.arange(255, least - 1, -1, dtype=np.uint8), counts[least:][::-1])
+        if part.removed is not None:
+            live = part.removed.live[rows]
+            rows, codes = rows[live], codes[live]
+        codes_.append(codes)
+        recordings_.append(part.block.recordings[rows])
+    codes, ids = _joined(codes_, np.uint8), _joined(recordings_, np.uint32)
+    if len(parts) > 1:
+        # Each list is sorted already, and a stable sort of bytes is a radix sort.
+        ids = ids[np.argsort(255 - codes, kind="stable")]
+    if not all(part.block.single for part in parts):
+        ids = _distinct(ids, wanted)
+    return Page(total, total_clips, ids[offset:wanted].astype(np.int64))
+
+
+def _distinct(ids: npt.NDArray[np.uint32], wanted: int) -> npt.NDArray[np.uint32]:
+    """Return the first `wanted` different values, or all, in the order in which they come."""
+    look = 2 * wanted
+    while True:
+        found = first_of_each(ids[:look])
+        if len(found) >= wanted or look >= len(ids):
+            return ids[found]
+        look *= 4
+
+
+# Everything else.
+
+
+def _matches(node: Node, part: Part, masks: Masks | None) -> tuple[Rows, Scores]:
+    """Return the rows of a part that match, ascending, and their scores."""
+    block = part.block
+    rows = _rare_rows(node, block)
+    if rows is None:
+        mask = _mask(node, block, _MATCH_CODE, masks)
+        if part.removed is not None:
+            mask = mask & part.removed.live
+        rows = np.flatnonzero(mask)
+        return rows, _evaluate(node, block, rows, _MATCH_CODE, masks=masks)[1]
+    if part.removed is not None:
+        rows = rows[part.removed.live[rows]]
+    found, score, _ = _evaluate(node, block, rows, _MATCH_CODE, masks=masks)
+    return rows[found], score[found]
+
+
+def _rare_rows(node: Node, block: Block) -> Rows | None:
+    """Return rows that hold all matches, ascending, where one required term is rare."""
+    if block.posted_code > _MATCH_CODE:
+        return None
+    best: tuple[int, int] | None = None
+    for term in node.parts if isinstance(node, All) else (node,):
+        if isinstance(term, Term) and not _weighted(term):
+            cover = block.columns.cover(term.classes)
+            if len(cover) == 1:
+                count = int(block.clip_counts(cover[0])[_MATCH_CODE:].sum())
+                best = min(best or (count, cover[0]), (count, cover[0]))
+    if best is None or best[0] * _RARE > block.rows:
+        return None
+    return np.sort(block.posting(best[1], best[0])).astype(np.int64)
+
+
+def _mask(node: Node, block: Block, least: int, masks: Masks | None) -> Bools:
+    """Return which of all rows match."""
     if isinstance(node, Term):
-        return _term(node, codes, least)
+        columns = _columns(node, block)
+        found = [block.column(column) >= _least(weight, least) for column, weight in columns]
+        return np.logical_or.reduce(found)
     if isinstance(node, Not):
-        found = ~_match(node.part, codes, _EXCLUDE_CODE).found
-        return Match(found, np.ones(len(codes), np.float32), np.full(len(codes), -1, np.int16))
-    if not isinstance(node, All | Either):  # `audiosearch.library.filters` resolves them before
-        raise TypeError(f"{type(node).__name__} is about recordings, not about scores.")
-    parts = [_match(part, codes, least) for part in node.parts]
-    return _all(parts) if isinstance(node, All) else _any(parts)
+        return ~_mask(node.part, block, _EXCLUDE_CODE, masks)
+    if isinstance(node, All | Either):
+        found = [_mask(part, block, least, masks) for part in node.parts]
+        return (np.logical_and if isinstance(node, All) else np.logical_or).reduce(found)
+    return _asked(node, block, masks)
 
 
-def _term(term: Term, codes: npt.NDArray[np.uint8], least: int) -> Match:
-    columns = codes[:, list(term.classes)]
-    # The first of equals wins, and the classes that the user named stand first.
-    best = columns.argmax(axis=1)
-    code = columns[np.arange(len(codes)), best]
-    label = np.asarray(term.classes, np.int16)[best]
-    return Match(code >= least, decode_scores(code), label)
+def _evaluate(
+    node: Node,
+    block: Block,
+    rows: Rows,
+    least: int,
+    *,
+    masks: Masks | None,
+    entries: Entries | None = None,
+) -> tuple[Bools, Scores, npt.NDArray[np.int16] | None]:
+    """Return which of some rows match, how well, and, where their entries are given, by what."""
+    none = None if entries is None else np.full(len(rows), -1, np.int16)
+    if isinstance(node, Term):
+        parts = []
+        for column, weight in _columns(node, block):
+            codes = block.column(column)[rows]
+            parts.append(codes if weight == 1 else _weighted_codes(weight)[codes])
+        code = parts[0] if len(parts) == 1 else np.maximum.reduce(parts)
+        label = None if entries is None else _best_class(node, entries)
+        return code >= least, _SCORES[code], label
+    if not isinstance(node, All | Either):
+        if isinstance(node, Not):
+            part = _evaluate(node.part, block, rows, _EXCLUDE_CODE, masks=masks)
+            return ~part[0], np.ones(len(rows), np.float32), none
+        return _asked(node, block, masks)[rows], np.ones(len(rows), np.float32), none
+    results = [
+        _evaluate(part, block, rows, least, masks=masks, entries=entries) for part in node.parts
+    ]
+    found, score, label = results[0]
+    for other_found, other_score, other_label in results[1:]:
+        if isinstance(node, All):
+            found, score = found & other_found, score * other_score
+            if label is not None and other_label is not None:
+                label = np.where(label < 0, other_label, label)
+        else:
+            better = other_found & (~found | (other_score > score))
+            score = np.where(better, other_score, score)
+            if label is not None and other_label is not None:
+                label = np.where(better, other_label, label)
+            found = found | other_found
+    return found, score, label
 
 
-def _all(parts: list[Match]) -> Match:
-    found = np.logical_and.reduce([part.found for part in parts])
-    score = np.multiply.reduce([part.score for part in parts])
-    label = parts[0].label
-    for part in parts[1:]:
-        label = np.where(label < 0, part.label, label)
-    return Match(found, score, label)
+def _without_spans(node: Node) -> tuple[Node, list[Range]]:
+    """Return a query without its ranges of scores, and these."""
+    if not isinstance(node, All):
+        return node, []
+    spans = [part.score for part in node.parts if isinstance(part, ScoreFilter)]
+    parts = tuple(part for part in node.parts if not isinstance(part, ScoreFilter))
+    return (parts[0] if len(parts) == 1 else All(parts)), spans
 
 
-def _any(parts: list[Match]) -> Match:
-    found, score, label = parts[0].found, parts[0].score, parts[0].label
-    for part in parts[1:]:
-        better = part.found & (~found | (part.score > score))
-        score = np.where(better, part.score, score)
-        label = np.where(better, part.label, label)
-        found = found | part.found
-    return Match(found, score, label)
+def in_range(values: npt.NDArray[np.floating], span: Range) -> Bools:
+    """Return which values lie in a range."""
+    low = values > span.low if span.low_open else values >= span.low
+    high = values < span.high if span.high_open else values <= span.high
+    result: Bools = low & high
+    return result
+
+
+def _within(scores: Scores, spans: Sequence[Range]) -> Bools:
+    found = np.ones(len(scores), np.bool_)
+    for span in spans:
+        found &= in_range(scores, span)
+    return found
+
+
+def _asked(node: object, block: Block, masks: Masks | None) -> Bools:
+    if masks is None:
+        raise TypeError(f"{node!r} is no sound, and nothing answers it")
+    return masks(node, block)
+
+
+def _weighted(term: Term) -> bool:
+    return min(term.weights) < 1
+
+
+def _columns(term: Term, block: Block) -> list[tuple[int, float]]:
+    """Return few columns that a term's score is the best of, and the weight of each."""
+    weights = set(term.weights)
+    if len(weights) == 1:
+        return [(column, term.weights[0]) for column in block.columns.cover(term.classes)]
+    return [
+        (column, weight)
+        for weight in sorted(weights, reverse=True)
+        for column in block.columns.cover(
+            tuple(c for c, w in zip(term.classes, term.weights, strict=True) if w == weight)
+        )
+    ]
+
+
+@functools.cache
+def _weighted_codes(weight: float) -> npt.NDArray[np.uint8]:
+    """Return what each code becomes when its score is multiplied by a weight."""
+    return encode_scores(_SCORES * np.float32(weight))
+
+
+def _least(weight: float, least: int) -> int:
+    """Return the least code that is still `least` when it is weighted; 256 where none is."""
+    return least if weight == 1 else int(np.searchsorted(_weighted_codes(weight), least))
+
+
+def _best_class(term: Term, entries: Entries) -> npt.NDArray[np.int16]:
+    """Return which class of a term scores best in each clip; of equals the first of the term.
+
+    -1 where none of them is among the clip's entries; such a clip does not match.
+    """
+    offsets, of, codes = entries
+    classes = term.classes
+    if not len(of):
+        return np.empty(0, np.int16)
+    place = np.full(CLASS_COUNT, -1, np.int64)
+    place[list(classes)[::-1]] = np.arange(len(classes) - 1, -1, -1)
+    places = place[of]
+    if _weighted(term):
+        tables = np.stack([_weighted_codes(weight) for weight in term.weights])
+        codes = np.where(places < 0, 0, tables[np.maximum(places, 0), codes])
+    key = np.where(places < 0, -1, codes * np.int64(CLASS_COUNT) + (CLASS_COUNT - 1 - places))
+    best = np.maximum.reduceat(key, offsets[:-1])
+    which = np.asarray(classes)[CLASS_COUNT - 1 - best % CLASS_COUNT]
+    return np.where(best < 0, -1, which).astype(np.int16)
+
+
+def _best_first(scores: Scores, count: int) -> Rows:
+    """Return where the `count` largest scores stand, best first, of equals the first first."""
+    if 0 < count < len(scores) // 4:
+        least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        among = np.flatnonzero(scores >= least)
+    else:
+        among = np.arange(len(scores))
+    return among[np.argsort(-scores[among], kind="stable")][:count]
+
+
+def _joined(parts: Sequence[np.ndarray], dtype: npt.DTypeLike) -> np.ndarray:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, dtype)

@@ -1,21 +1,57 @@
-"""What a library held at one moment, as arrays with one value a clip."""
+"""What a library held at one moment, and a reader that keeps up with what others commit."""
 
 from __future__ import annotations
 
+import itertools
+import threading
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from audiosearch.errors import LibraryDamagedError, LibraryError, printable
-from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import load_labels
-from audiosearch.library.catalogue import Catalogue
-from audiosearch.library.columns import Column, decode_scores
+from audiosearch.library.catalogue import Catalogue, Recording, State
+from audiosearch.library.columns import decode_scores
 from audiosearch.library.hits import Tag
+from audiosearch.library.segments import Block, Rows, Segment, segment_path
+from audiosearch.library.tail import TailBlock, joined, tail_columns
 
-__all__ = ["Snapshot", "read_snapshot"]
+__all__ = ["Part", "Reader", "Removed", "Snapshot", "part_of", "tags_of"]
+
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Which rows of a block were removed.
+
+    Attributes
+    ----------
+    rows : int64 (n,)
+        Ascending.
+    starts : int64 (recordings,)
+        Where in `rows` each recording begins.
+    live : bool (rows of the block,)
+        False for those rows.
+    """
+
+    rows: Rows
+    starts: Rows
+    live: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A block, and what of it was removed; None for nothing."""
+
+    block: Block
+    removed: Removed | None = None
+
+    def is_live(self, row: int) -> bool:
+        """Tell whether the clip of a row still exists."""
+        return self.removed is None or bool(self.removed.live[row])
 
 
 @dataclass(frozen=True)
@@ -24,93 +60,197 @@ class Snapshot:
 
     Attributes
     ----------
-    changes : int
-        How often anything had been committed; another number means another content.
-    codes : uint8 (clips, 527)
-        Score codes, mapped from the file.
-    vectors : int8 (clips, 128)
-        Search vectors, mapped from the file.
-    ids : int64 (recordings,)
-        Recordings, in the order of their clips.
-    recording : int64 (clips,)
-        Position in `ids`; -1 for clips that were removed.
-    start, end : float64 (clips,)
-        Seconds from the start of the recording; for AudioSet's, of the video.
+    lengths : dict
+        As `Catalogue.lengths` gave them.
+    parts : tuple of Part
+        Everything that it holds, in the order of the clips.
     """
 
-    changes: int
-    codes: npt.NDArray[np.uint8]
-    vectors: npt.NDArray[np.int8]
-    ids: npt.NDArray[np.int64]
-    recording: npt.NDArray[np.int64]
-    start: npt.NDArray[np.float64]
-    end: npt.NDArray[np.float64]
+    lengths: dict[str, int]
+    parts: tuple[Part, ...]
 
-    @cached_property
-    def live(self) -> npt.NDArray[np.bool_]:
-        """Which clips exist, bool (clips,)."""
-        return self.recording >= 0
+    @property
+    def changes(self) -> int:
+        """How often anything had been committed; another number means another content."""
+        return self.lengths["changes"]
 
-    @cached_property
+    @property
     def live_clips(self) -> int:
         """How many clips exist."""
-        return int(self.live.sum())
+        return self.lengths["live_clips"]
 
-    def check(self, clip: int) -> None:
-        """Raise `LibraryError` when there is no such clip."""
-        if not 0 <= clip < len(self.recording) or self.recording[clip] < 0:
-            raise LibraryError(
-                f"There is no clip {clip} in this library; it has {self.live_clips:,} clips."
-            )
+    @property
+    def live_recordings(self) -> int:
+        """How many recordings exist."""
+        return self.lengths["live_recordings"]
 
-    def tags(self, clip: int, top: int) -> list[Tag]:
-        """Return the `top` best classes of a clip, best first; of equals the first class."""
-        codes = np.asarray(self.codes[clip])
-        labels = load_labels()
-        return [
-            Tag(labels[int(i)].name, labels[int(i)].mid, float(decode_scores(codes[i])))
-            for i in np.argsort(-codes.astype(np.int16), kind="stable")[:top]
-        ]
+    def find(self, clip: int) -> tuple[Part, int]:
+        """Return where a clip is: its part, and the row in it.
 
-
-def read_snapshot(catalogue: Catalogue, scores: Column, vectors: Column) -> Snapshot:
-    """Read what a library holds now.
-
-    Raises
-    ------
-    LibraryBusyError
-        When another process keeps the catalogue locked.
-    LibraryDamagedError
-        When a column is missing or too short, or the catalogue contradicts itself.
-    """
-    lengths, layout = catalogue.state()
-    rows = lengths["clips"]
-    first, counts = layout[:, 1].astype(np.int64), layout[:, 2].astype(np.int64)
-    ends = first + counts
-    if len(layout) and (
-        (counts < 1).any() or first[0] < 0 or ends[-1] > rows or (ends[:-1] > first[1:]).any()
-    ):
-        raise LibraryDamagedError(
-            f"{printable(str(catalogue.path))} contradicts itself, so the library is damaged. "
-            "Restore the file from a backup, or delete the library's folder and index the sounds "
-            "again."
+        Raises
+        ------
+        LibraryError
+            When there is no such clip.
+        """
+        for part in self.parts:
+            if part.block.first <= clip < part.block.stop:
+                row = part.block.row_of(clip)
+                if row >= 0 and part.is_live(row):
+                    return part, row
+        raise LibraryError(
+            f"There is no clip {clip} in this library; it has {self.live_clips:,} clips."
         )
-    recording = np.full(rows, -1, np.int64)
-    start, end = np.zeros(rows), np.zeros(rows)
-    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    at = np.repeat(first, counts) + number
-    recording[at] = np.repeat(np.arange(len(layout)), counts)
-    begin, duration = np.repeat(layout[:, 3], counts), np.repeat(layout[:, 4], counts)
-    start[at] = begin + number * CLIP_SPAN
-    is_last = number == np.repeat(counts, counts) - 1
-    end[at] = np.where(is_last, begin + duration, begin + (number + 1) * CLIP_SPAN)
-    end[at] = np.maximum(end[at], start[at])
-    return Snapshot(
-        lengths["changes"],
-        scores.read(rows),
-        vectors.read(rows),
-        layout[:, 0].astype(np.int64),
-        recording,
-        start,
-        end,
-    )
+
+    def rows_of(self, recording: Recording) -> tuple[int, Rows] | None:
+        """Return the number of the part that holds a recording, and its rows; None when removed."""
+        for number, part in enumerate(self.parts):
+            block = part.block
+            if block.first <= recording.first_clip < block.stop:
+                row = block.row_of(recording.first_clip)
+                rows = np.arange(row, row + recording.clips)
+                if row < 0 or rows[-1] >= block.rows or not part.is_live(row):
+                    return None
+                return number, rows
+        return None
+
+
+class Reader:
+    """Keeps a snapshot in step with a library that other processes may write to.
+
+    Parameters
+    ----------
+    folder : Path
+        The library's folder.
+    catalogue : Catalogue
+        Its catalogue.
+    """
+
+    def __init__(self, folder: Path, catalogue: Catalogue) -> None:
+        self._folder = folder
+        self._catalogue = catalogue
+        self._lock = threading.RLock()
+        self._now: Snapshot | None = None
+        self._segments: dict[int, Segment] = {}
+        self._tail: list[TailBlock] = []
+        self._removals = np.empty((0, 3), np.int64)
+
+    def snapshot(self) -> Snapshot:
+        """Return what the library holds now; while another process commits, what it held before.
+
+        Raises
+        ------
+        LibraryBusyError
+            When there is no earlier snapshot, and another process keeps the catalogue locked.
+        LibraryDamagedError
+            When a file is missing or too short, or the catalogue contradicts itself.
+        """
+        with self._lock:
+            if self._now is not None:
+                changes = self._catalogue.changes()
+                if changes is None or changes == self._now.changes:
+                    return self._now
+            for _ in range(_ATTEMPTS):
+                last = int(self._removals[-1, 0]) if len(self._removals) else 0
+                state = self._catalogue.state(after=last)
+                try:
+                    self._now = self._read(state)
+                    return self._now
+                except FileNotFoundError as error:
+                    # Merged away since the catalogue was read, or lost?
+                    if self._catalogue.lengths()["changes"] == state.lengths["changes"]:
+                        raise self._damaged(f"{error.filename} is missing") from error
+            raise self._damaged("its files change faster than they can be opened")
+
+    def _read(self, state: State) -> Snapshot:
+        segments = {}
+        for number, first, clips in state.segments:
+            segment = self._segments.get(number) or Segment(segment_path(self._folder, number))
+            if (segment.first, segment.rows) != (first, clips):
+                raise self._contradiction()
+            segments[number] = segment
+        first, rows = state.lengths["tail"], state.lengths["tail_rows"]
+        data = tail_columns(self._folder, first)[0].read(rows)
+        known = self._tail if self._tail and self._tail[0].first == first else []
+        if known and known[-1].stop > first + rows:
+            raise self._contradiction()
+        tail = joined(known, first, data)
+        blocks: list[Block] = [*segments.values(), *tail]
+        stops = [0, *(block.stop for block in blocks)]
+        ends_at = state.lengths["clips"]
+        if first + rows != ends_at or any(
+            block.first < stop for block, stop in zip(blocks, stops, strict=False)
+        ):
+            raise self._contradiction()
+        removals = np.concatenate([self._removals, state.removals])
+        if len(removals) and (
+            removals[:, 1].min() < 0
+            or removals[:, 2].min() < 1
+            or (removals[:, 1] + removals[:, 2]).max() > ends_at
+        ):
+            raise self._contradiction()
+        old = {id(part.block): part for part in self._now.parts} if self._now else {}
+        parts = tuple(
+            old[id(block)]
+            if id(block) in old and not len(_within(block, state.removals))
+            else part_of(block, removals)
+            for block in blocks
+        )
+        self._segments, self._tail, self._removals = segments, tail, removals
+        return Snapshot(state.lengths, parts)
+
+    def _contradiction(self) -> LibraryDamagedError:
+        return self._damaged(f"{self._catalogue.path} contradicts itself or the files beside it")
+
+    def _damaged(self, what: str) -> LibraryDamagedError:
+        return LibraryDamagedError(
+            f"{printable(what)}, so the library {printable(str(self._folder))} is damaged. Restore "
+            "it from a backup, or delete the library's folder and index the sounds again."
+        )
+
+
+def tags_of(block: Block, rows: Rows, top: int) -> list[list[Tag]]:
+    """Return the `top` best classes of some clips, best first; of equals the first class."""
+    offsets, classes, codes = block.entries(rows)
+    labels = load_labels()
+    found = []
+    for number, (start, stop) in enumerate(itertools.pairwise(offsets.tolist())):
+        names, values = classes[start : min(stop, start + top)], codes[start : start + top]
+        if top > stop - start:  # rarely asked for: look at all classes of the clip
+            row = int(rows[number])
+            whole = np.array([block.column(i)[row] for i in range(len(labels))])
+            names = np.argsort(255 - whole, kind="stable")[:top].astype(np.uint16)
+            values = whole[names]
+        scores = decode_scores(values).tolist()
+        found.append(
+            [
+                Tag(labels[i].name, labels[i].mid, score)
+                for i, score in zip(names.tolist(), scores, strict=False)
+            ]
+        )
+    return found
+
+
+def part_of(block: Block, removals: npt.NDArray[np.int64]) -> Part:
+    """Return a block with those of some removals that are in it: id, first clip, clips of each."""
+    rows = _rows(block, _within(block, removals))
+    if not len(rows):
+        return Part(block)
+    live = np.ones(block.rows, np.bool_)
+    live[rows] = False
+    starts = np.flatnonzero(np.diff(block.recordings[rows], prepend=np.uint32(0)))
+    return Part(block, Removed(rows, starts, live))
+
+
+def _within(block: Block, removals: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return removals[(removals[:, 1] >= block.first) & (removals[:, 1] < block.stop)]
+
+
+def _rows(block: Block, removals: npt.NDArray[np.int64]) -> Rows:
+    """Return the rows of a block that were removed, ascending."""
+    rows, counts = block.rows_of(removals[:, 1]), removals[:, 2]
+    # What a merge has dropped is not there any more.
+    rows, counts = rows[rows >= 0], counts[rows >= 0]
+    ends = np.cumsum(counts)
+    run = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+    found = np.unique(np.repeat(rows, counts) + run)
+    return found[found < block.rows]

@@ -1,4 +1,4 @@
-"""Adding to a library: the columns first, then one transaction of the catalogue."""
+"""Adding to a library: the tail's files first, then one transaction of the catalogue."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.datasets.packed import CLIP_FRAMES
-from audiosearch.errors import AudioError, printable
+from audiosearch.embedders.base import EMBEDDING_SIZE
+from audiosearch.errors import AudioDecodeError, AudioError, InvalidArgumentError, printable
 from audiosearch.jobs import Analysis, Progress
+from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.catalogue import KnownFile, NewRecording, Skipped
 from audiosearch.library.columns import encode_scores, encode_vectors, search_vector
+from audiosearch.library.compaction import seal
 from audiosearch.library.library import Library
+from audiosearch.library.segments import SEAL_CLIPS
 from audiosearch.library.sources import SoundFile, is_below
+from audiosearch.library.tail import ROW, tail_columns
 
-__all__ = ["IndexSummary", "Writer"]
+__all__ = ["IndexSummary", "Writer", "append_clips"]
 
 _GROUP_SECONDS = 1.0
 _GROUP_FILES = 200
@@ -94,6 +99,9 @@ class Writer:
 
     def put(self, file: SoundFile, result: Analysis | AudioError, known: KnownFile | None) -> None:
         """Take one file's result, and what the catalogue knew of the file before."""
+        if isinstance(result, Analysis) and not np.isfinite(result.scores).all():
+            reason = "Its scores are no numbers, so it was not indexed."
+            result = AudioDecodeError(os.fsdecode(file.path), reason)
         self._pending.append((file, result, known))
         late = time.monotonic() - self._last >= _GROUP_SECONDS
         if late or len(self._pending) >= _GROUP_FILES:
@@ -106,11 +114,17 @@ class Writer:
         if not pending:
             return
         results = [result for _, result, _ in pending if isinstance(result, Analysis)]
+        frames = 0
         if results:
-            self._append(
+            embedded = np.concatenate([result.frames for result in results])
+            frames = len(embedded)
+            append_clips(
+                self.library,
+                [len(result.scores) for result in results],
                 np.concatenate([result.scores for result in results]),
                 np.stack([vector for result in results for vector in _clip_vectors(result)]),
-                np.concatenate([result.frames for result in results]),
+                frame_counts=np.concatenate([_frame_counts(result) for result in results]),
+                frames=embedded,
             )
         catalogue, summary = self.library.catalogue, self.summary
         with catalogue.transaction():
@@ -123,7 +137,7 @@ class Writer:
                     catalogue.skip(root, name, file.size, file.mtime_ns, result.reason)
                 else:
                     rows.append(_recording(result, root, name, file))
-            catalogue.add(rows)
+            catalogue.add(rows, frames=frames)
         for file, result, known in pending:
             if isinstance(result, AudioError):
                 self._skipped += 1
@@ -136,6 +150,7 @@ class Writer:
             else:
                 summary.added += 1
         self._advance(len(pending))
+        self._seal()
 
     def add_rows(
         self,
@@ -144,24 +159,16 @@ class Writer:
         vectors: npt.NDArray[np.float32],
     ) -> None:
         """Commit recordings of one clip each that bring no frames."""
-        self._append(scores, vectors, None)
+        append_clips(self.library, [1] * len(recordings), scores, vectors)
         with self.library.catalogue.transaction():
             self.library.catalogue.add(recordings)
         self.summary.seconds += sum(recording.duration for recording in recordings)
         self._advance(len(recordings))
+        self._seal()
 
-    def _append(
-        self,
-        scores: npt.NDArray[np.float32],
-        vectors: npt.NDArray[np.float32],
-        frames: npt.NDArray[np.uint8] | None,
-    ) -> None:
-        library = self.library
-        lengths = library.catalogue.lengths()
-        library.scores.append(lengths["clips"], encode_scores(scores))
-        library.vectors.append(lengths["clips"], encode_vectors(vectors))
-        if frames is not None:
-            library.frames.append(lengths["frames"], frames)
+    def _seal(self) -> None:
+        if self.library.catalogue.lengths()["tail_rows"] >= SEAL_CLIPS:
+            seal(self.library)
 
     def _advance(self, done: int) -> None:
         self._done += done
@@ -181,6 +188,67 @@ class Writer:
         return self._roots[root], path[len(os.path.join(root, b"")) :]  # noqa: PTH118 - bytes
 
 
+def append_clips(
+    library: Library,
+    clips: Sequence[int],
+    scores: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32],
+    *,
+    frame_counts: npt.NDArray[np.uint8] | None = None,
+    frames: npt.NDArray[np.uint8] | None = None,
+) -> None:
+    """Write clips to the end of the tail; they count once `Catalogue.add` has committed them.
+
+    Parameters
+    ----------
+    library : Library
+        Writable; its lock is held.
+    clips : sequence of int
+        How many clips each recording has, in the order in which they will be committed.
+    scores : float32 (n, 527)
+        Class scores.
+    vectors : float32 (n, 128)
+        Search vectors.
+    frame_counts : uint8 (n,), optional
+        How many frames each clip brings; none where None.
+    frames : uint8 (m, 128), optional
+        All of them.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When an array has another size, or values that are no numbers.
+    LibraryDamagedError
+        When the tail's files are missing or shorter than what was committed.
+    StorageError
+        When the disk is full; what was committed stays.
+    """
+    count = sum(clips)
+    for name, values, width in (
+        ("Scores", scores, CLASS_COUNT),
+        ("Search vectors", vectors, EMBEDDING_SIZE),
+    ):
+        if values.shape != (count, width):
+            raise InvalidArgumentError(
+                f"{name} of {count} clips have the shape ({count}, {width}), not {values.shape}."
+            )
+        if not np.isfinite(values).all():
+            raise InvalidArgumentError(f"{name} must be finite numbers.")
+    catalogue = library.catalogue
+    lengths, first = catalogue.lengths(), catalogue.next_recording()
+    rows = np.zeros(count, ROW)
+    rows["recording"] = np.repeat(np.arange(first, first + len(clips)), clips)
+    rows["scores"] = encode_scores(scores)
+    rows["vector"] = encode_vectors(vectors)
+    rows_file, frames_file = tail_columns(library.folder, lengths["tail"])
+    if frames is not None and frame_counts is not None:
+        if frames.shape != (int(frame_counts.sum(dtype=np.int64)), EMBEDDING_SIZE):
+            raise InvalidArgumentError(f"Frames of the shape {frames.shape} do not fit the clips.")
+        rows["frames"] = frame_counts
+        frames_file.append(lengths["tail_frames"], frames)
+    rows_file.append(lengths["tail_rows"], rows)
+
+
 def _recording(result: Analysis, root: int, name: bytes, file: SoundFile) -> NewRecording:
     return NewRecording(
         source="file",
@@ -191,7 +259,6 @@ def _recording(result: Analysis, root: int, name: bytes, file: SoundFile) -> New
         start=0.0,
         duration=result.duration,
         clips=len(result.scores),
-        frames=len(result.frames),
     )
 
 
@@ -200,3 +267,9 @@ def _clip_vectors(result: Analysis) -> list[npt.NDArray[np.float32]]:
         search_vector(result.frames[first : first + CLIP_FRAMES])
         for first in range(0, len(result.frames), CLIP_FRAMES)
     ]
+
+
+def _frame_counts(result: Analysis) -> npt.NDArray[np.uint8]:
+    counts = np.full(len(result.scores), CLIP_FRAMES, np.uint8)
+    counts[-1] = len(result.frames) - CLIP_FRAMES * (len(counts) - 1)
+    return counts

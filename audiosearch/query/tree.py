@@ -72,6 +72,15 @@ class Term:
         named = [group.classes[0] for group in self.groups]
         return tuple(dict.fromkeys([*named, *(i for g in self.groups for i in g.classes)]))
 
+    @cached_property
+    def weights(self) -> tuple[float, ...]:
+        """The weight of each of `classes`: the highest of the groups that it is in."""
+        weights: dict[int, float] = {}
+        for group in self.groups:
+            for index in group.classes:
+                weights[index] = max(weights.get(index, 0.0), group.weight)
+        return tuple(weights[index] for index in self.classes)
+
 
 @dataclass(frozen=True)
 class Range:

@@ -1,0 +1,489 @@
+"""Segments: immutable files that hold the bulk of a library, and the layout of all its files.
+
+A library is a folder::
+
+    manifest.json             format, embedder, classifier, the user's choices
+    catalogue.sqlite          the truth: what exists, which files below count, and how far
+    tail-N.rows, tail-N.frames   the newest clips, from clip N on: append-only, a row a clip
+    segment-N.seg             older clips: immutable, a column a class
+    neighbours-N.faiss, .json    derived from the vectors, see `audiosearch.library.neighbours`
+    writer.lock               held by the one process that writes
+    thesaurus.toml            words of the user's own, where there are any
+
+**Layout.** New clips go to the tail, which is written in the order in which they come. When the
+tail holds `SEAL_CLIPS` clips it is turned into a segment, and `MERGE_COUNT` neighbouring segments
+of one size are merged into one, so that a library of n clips has a few times log n segments. A
+segment is one file: arrays one after another, then a footer of JSON that names each with its type,
+shape, place and CRC-32, then the footer's own length and CRC-32. Its arrays are
+
+==================  ==========================================================================
+``clips``           uint32 (n,): the number of each clip; ascending, with gaps where clips went
+``recordings``      uint32 (n,): the catalogue's number of its recording; a recording's clips stand
+                    together and never in two segments
+``scores``          uint8 (columns, n): score codes, class by class, then the ontology's groups
+                    (the largest code of their classes), so that one term reads one column
+``postings``        uint32: for each column the rows that score at least `POSTED_CODE`, best first,
+                    of equals the first clip first; a page of a term is a slice of it
+``clip_counts``     uint32 (columns, 256): how many clips have each code: totals, and how long a
+                    slice is, at any least score
+``recording_counts``  uint32 (columns, 256): the same for recordings by their best clip: a
+                    recording lies in one segment, so totals of segments may be added
+``entry_offsets``, ``entry_classes``, ``entry_codes``  clip by clip the classes that score at least
+                    `POSTED_CODE`, and never fewer than five, best first: tags, and why a clip
+                    was found, without touching 527 columns
+``vectors``         int8 (n, 128): search vectors
+``frame_counts``    uint8 (n,): how many embedding frames a clip has here; 0 for a packed source,
+                    which keeps its own
+``frames``          uint8 (frames, 128)
+==================  ==========================================================================
+
+Arrays are mapped, not read: opening a segment reads its footer, and what no query asks for never
+leaves the disk. Clips keep their number for good, also when a merge drops clips that were removed.
+
+**Atomicity.** A segment is written under a temporary name, flushed and renamed; it exists when a
+transaction of the catalogue lists it. The same transaction lets go of what it replaces (the tail
+or the merged segments), whose files are deleted after it. So a reader that holds the old files goes
+on with them, one that opens between the commit and the deletion finds all of the new, and one whose
+files vanish under it asks the catalogue again. A process killed at any moment leaves at most files
+that nothing lists: the next writer deletes them. Tail rows are written and flushed before the
+catalogue commits their number; what stands beyond it is never looked at and overwritten. Readers
+take nothing from the catalogue but what changed since they last looked: new segments, new rows of
+the tail, new removals (an append-only table); while a writer commits they answer from what they
+have.
+
+**Failure policy.** What is the truth (catalogue, tail, segments) is never repaired by guessing: a
+file that is missing, too short or has a broken footer is named when the library is opened, and left
+as it is, because a backup may have it whole. Opening reads no bulk array, so a flipped bit within
+one is found by `Segment.check`, which compares the checksums, and not at every start. What is
+derived (the FAISS index) may be deleted or broken at any time: it is searched without, exactly, and
+made again by the next writer.
+
+Why not a row per (class, clip) in SQLite: counts take 50 ms, grouping seconds. Why not one growing
+file a class: 672 files to flush at each commit. Why not clip-major as the tail is: one term would
+read every byte of every clip.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.embedders.base import EMBEDDING_SIZE
+from audiosearch.errors import LibraryDamagedError, LibraryError, printable
+from audiosearch.library.columns import encode_scores
+from audiosearch.library.score_columns import ScoreColumns, columns_of, current_columns
+from audiosearch.storage import atomic_path
+
+__all__ = [
+    "MERGE_COUNT",
+    "POSTED_CODE",
+    "SEAL_CLIPS",
+    "Block",
+    "Segment",
+    "entries_of",
+    "posting_of",
+    "segment_path",
+    "write_segment",
+]
+
+SEAL_CLIPS = 50_000
+"""From how many clips on the tail becomes a segment."""
+
+MERGE_COUNT = 8
+"""How many neighbouring segments of one size are merged."""
+
+POSTED_CODE = int(encode_scores(np.array([0.02]))[0])
+"""The least score code in posting lists and entries."""
+
+FEWEST_ENTRIES = 5
+
+_MAGIC = b"audiosearch segment\n"
+_END = struct.Struct("<QII")  # length of the footer, its CRC-32, length of the magic
+_ALIGN = 4096
+_CHUNK = 1 << 16
+
+Rows = npt.NDArray[np.int64]
+Entries = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    """Return the file of a segment."""
+    return folder / f"segment-{number:06d}.seg"
+
+
+class Block(Protocol):
+    """Some neighbouring clips of a library: a segment, or a part of the tail in memory.
+
+    Rows are numbered from 0 within the block, in the order of the clips.
+    """
+
+    rows: int
+    columns: ScoreColumns
+    recordings: npt.NDArray[np.uint32]
+    vectors: npt.NDArray[np.int8]
+    posted_code: int
+    """From which code on rows are in postings and entries."""
+    single: bool
+    """Whether every recording has one clip here."""
+
+    @property
+    def first(self) -> int:
+        """Number of the first clip."""
+
+    @property
+    def stop(self) -> int:
+        """One more than the number of the last clip."""
+
+    def clip_ids(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """Return the numbers of clips by row."""
+
+    def row_of(self, clip: int) -> int:
+        """Return the row of a clip, -1 when it is not here."""
+
+    def rows_of(self, clips: npt.NDArray[np.int64]) -> Rows:
+        """Return the rows of clips, -1 for those that are not here."""
+
+    def column(self, number: int) -> npt.NDArray[np.uint8]:
+        """Return the score codes of a column, uint8 (rows,)."""
+
+    def posting(self, number: int, count: int) -> npt.NDArray[np.uint32]:
+        """Return the `count` best rows of a column, best first, of equals the first clip first."""
+
+    def clip_counts(self, number: int) -> npt.NDArray[np.int64]:
+        """Return how many clips have each code in a column, int64 (256,)."""
+
+    def recording_counts(self, number: int) -> npt.NDArray[np.int64]:
+        """Return how many recordings have each code as their best in a column, int64 (256,)."""
+
+    def entries(self, rows: Rows) -> Entries:
+        """Return the best classes of some clips.
+
+        Returns
+        -------
+        offsets : int64 (n + 1,)
+            Where the entries of each clip begin and end.
+        classes : uint16
+            Classes, best first, of equals the first class.
+        codes : uint8
+            Their codes.
+        """
+
+    def frame_counts(self) -> npt.NDArray[np.uint8]:
+        """Return how many embedding frames each clip has here, uint8 (rows,)."""
+
+    def frames(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        """Return the embedding frames of neighbouring rows, uint8 (n, 128)."""
+
+
+class Segment:
+    """One segment file, mapped.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is missing: its caller knows whether it was merged away or lost.
+    LibraryDamagedError
+        When it is too short, or its footer is broken.
+    LibraryError
+        When it may not be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except PermissionError:
+            raise LibraryError(f"No permission to read {printable(str(path))}.") from None
+        except (ValueError, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise self._damaged(f"cannot be read ({error})") from error
+        footer = self._footer()
+        try:
+            self.rows = int(footer["clips"])
+            self.columns = columns_of(tuple(tuple(group) for group in footer["groups"]))
+            self.posted_code = int(footer["posted_code"])
+            self.single = bool(footer["single"])
+            self._arrays = {name: self._array(**spec) for name, spec in footer["arrays"].items()}
+            self._crc = {name: int(spec["crc32"]) for name, spec in footer["arrays"].items()}
+            self.clips = self._arrays["clips"]
+            self.recordings = self._arrays["recordings"]
+            self.vectors = self._arrays["vectors"]
+            self._scores = self._arrays["scores"]
+            self._postings = self._arrays["postings"]
+            counts = self._arrays["clip_counts"]
+            expected = (len(self.columns), self.rows)
+            if self._scores.shape != expected or counts.shape != (expected[0], 256):
+                raise ValueError("arrays of another shape")
+            posted = counts[:, self.posted_code :].sum(axis=1, dtype=np.int64)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise self._damaged(f"has a footer that makes no sense ({error})") from error
+        self._posting_offsets = np.concatenate(([0], np.cumsum(posted)))
+        if self._posting_offsets[-1] != len(self._postings) or len(self.clips) != self.rows:
+            raise self._damaged("contradicts itself")
+        self._frame_offsets: npt.NDArray[np.int64] | None = None
+
+    @property
+    def first(self) -> int:
+        """Number of the first clip."""
+        return int(self.clips[0])
+
+    @property
+    def stop(self) -> int:
+        """One more than the number of the last clip."""
+        return int(self.clips[-1]) + 1
+
+    def clip_ids(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """Return the numbers of clips by row."""
+        return self.clips[rows].astype(np.int64)
+
+    def row_of(self, clip: int) -> int:
+        """Return the row of a clip, -1 when it is not here."""
+        # Without gaps it is a subtraction.
+        guess = clip - self.first
+        if 0 <= guess < self.rows and self.clips[guess] == clip:
+            return guess
+        return int(self.rows_of(np.array([clip]))[0])
+
+    def rows_of(self, clips: npt.NDArray[np.int64]) -> Rows:
+        """Return the rows of clips, -1 for those that are not here."""
+        wanted = np.clip(clips, 0, 2**32 - 1).astype(np.uint32)  # one type: no copy of all clips
+        rows = np.minimum(np.searchsorted(self.clips, wanted), self.rows - 1)
+        return np.where(self.clips[rows] == clips, rows, -1)
+
+    def column(self, number: int) -> npt.NDArray[np.uint8]:
+        """Return the score codes of a column, uint8 (rows,)."""
+        return self._scores[number]
+
+    def posting(self, number: int, count: int) -> npt.NDArray[np.uint32]:
+        """Return the `count` best rows of a column, as far as they are posted."""
+        first, stop = self._posting_offsets[number : number + 2]
+        return self._postings[first : min(first + count, stop)]
+
+    def clip_counts(self, number: int) -> npt.NDArray[np.int64]:
+        """Return how many clips have each code in a column, int64 (256,)."""
+        return self._arrays["clip_counts"][number].astype(np.int64)
+
+    def recording_counts(self, number: int) -> npt.NDArray[np.int64]:
+        """Return how many recordings have each code as their best in a column, int64 (256,)."""
+        return self._arrays["recording_counts"][number].astype(np.int64)
+
+    def entries(self, rows: Rows) -> Entries:
+        """Return the best classes of some clips; see `Block.entries`."""
+        offsets = self._arrays["entry_offsets"]
+        starts = offsets[rows].astype(np.int64)
+        counts = offsets[np.asarray(rows) + 1].astype(np.int64) - starts
+        ends = np.cumsum(counts)
+        at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + counts, counts)
+        return (
+            np.concatenate(([0], ends)),
+            self._arrays["entry_classes"][at],
+            self._arrays["entry_codes"][at],
+        )
+
+    def frame_counts(self) -> npt.NDArray[np.uint8]:
+        """Return how many embedding frames each clip has here, uint8 (rows,)."""
+        return self._arrays["frame_counts"]
+
+    def frames(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        """Return the embedding frames of neighbouring rows, uint8 (n, 128)."""
+        if self._frame_offsets is None:
+            counts = np.cumsum(self.frame_counts(), dtype=np.int64)
+            self._frame_offsets = np.concatenate(([0], counts))
+        return self._arrays["frames"][self._frame_offsets[start] : self._frame_offsets[stop]]
+
+    def check(self) -> list[str]:
+        """Compare every array with its checksum; return the names of those that differ."""
+        wrong = []
+        for name, array in self._arrays.items():
+            crc = 0
+            flat = array.reshape(-1).view(np.uint8)
+            for start in range(0, flat.size, 1 << 24):
+                crc = zlib.crc32(flat[start : start + (1 << 24)].data, crc)
+            if crc != self._crc[name]:
+                wrong.append(name)
+        return wrong
+
+    def _footer(self) -> dict[str, Any]:
+        tail = _END.size + len(_MAGIC)
+        size = len(self._map)
+        if size < tail or self._map[-len(_MAGIC) :] != _MAGIC:
+            raise self._damaged(f"is cut off after {size:,} bytes")
+        length, crc, _ = _END.unpack(self._map[size - tail : size - len(_MAGIC)])
+        text = self._map[max(size - tail - length, 0) : size - tail]
+        if len(text) != length or zlib.crc32(text) != crc:
+            raise self._damaged("has a broken footer")
+        footer: dict[str, Any] = json.loads(text)
+        return footer
+
+    def _array(self, *, offset: int, dtype: str, shape: list[int], crc32: int) -> np.ndarray:
+        kind = np.dtype(dtype)
+        count = int(np.prod(shape, dtype=np.int64))
+        return np.frombuffer(self._map, kind, count, offset).reshape(shape)
+
+    def _damaged(self, what: str) -> LibraryDamagedError:
+        return LibraryDamagedError(
+            f"{printable(str(self.path))} {what}, so the library is damaged. Restore the file "
+            "from a backup, or delete the library's folder and index the sounds again."
+        )
+
+
+def entries_of(codes: npt.NDArray[np.uint8]) -> Entries:
+    """Return the best classes of clips whose codes are given clip by clip, uint8 (n, 527)."""
+    mask = codes >= POSTED_CODE
+    few = np.flatnonzero(mask.sum(axis=1) < FEWEST_ENTRIES)
+    best = np.argsort(255 - codes[few], axis=1, kind="stable")[:, :FEWEST_ENTRIES]
+    mask[few[:, None], best] = True
+    rows, classes = np.nonzero(mask)
+    values = codes[rows, classes]
+    # One sort of small integers; of equals the first class stays first.
+    order = np.argsort(rows * 256 + (255 - values), kind="stable")
+    offsets = np.concatenate(([0], np.cumsum(mask.sum(axis=1))))
+    return offsets, classes[order].astype(np.uint16), values[order]
+
+
+def write_segment(path: Path, blocks: Sequence[tuple[Block, Rows | None]]) -> None:
+    """Write one segment of the clips of some blocks, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        The file; replaced where it exists.
+    blocks : sequence of (Block, int64 rows or None)
+        The blocks, in the order of their clips, and which rows of each are kept; all where None.
+
+    Raises
+    ------
+    StorageError
+        When the disk is full or the file may not be written; there is no part of it then.
+    """
+    columns = current_columns()
+    kept = [(b, np.arange(b.rows) if rows is None else rows) for b, rows in blocks]
+    recordings = np.concatenate([b.recordings[rows] for b, rows in kept])
+    starts = np.flatnonzero(np.diff(recordings, prepend=np.uint32(0)))  # they count from 1
+    single = len(starts) == len(recordings)
+    count = len(recordings)
+
+    def column(number: int) -> npt.NDArray[np.uint8]:
+        classes = columns.classes(number)
+        return np.concatenate([_codes(b, classes, rows) for b, rows in kept])
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        out = _Arrays(file)
+        out.write("clips", "<u4", (count,), (b.clip_ids(rows) for b, rows in kept))
+        out.write("recordings", "<u4", (count,), [recordings])
+        out.write(
+            "scores",
+            "u1",
+            (len(columns), count),
+            (column(number) for number in range(len(columns))),
+        )
+        clip_counts = np.zeros((len(columns), 256), "<u4")
+        recording_counts = np.zeros((len(columns), 256), "<u4")
+
+        def postings() -> Iterator[np.ndarray]:
+            for number in range(len(columns)):
+                codes = column(number)
+                clip_counts[number] = np.bincount(codes, minlength=256)
+                best = codes if single else np.maximum.reduceat(codes, starts)
+                recording_counts[number] = np.bincount(best, minlength=256)
+                yield posting_of(codes)
+
+        out.write("postings", "<u4", (-1,), postings())
+        out.write("clip_counts", "<u4", clip_counts.shape, [clip_counts])
+        out.write("recording_counts", "<u4", recording_counts.shape, [recording_counts])
+        entries = [part for b, rows in kept for part in _entry_parts(b, rows)]
+        lengths = np.concatenate([np.diff(offsets) for offsets, _, _ in entries])
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        out.write("entry_offsets", "<u8", (count + 1,), [offsets])
+        out.write("entry_classes", "<u2", (-1,), (classes for _, classes, _ in entries))
+        out.write("entry_codes", "u1", (-1,), (codes for _, _, codes in entries))
+        size = EMBEDDING_SIZE
+        out.write("vectors", "i1", (count, size), (b.vectors[rows] for b, rows in kept))
+        out.write("frame_counts", "u1", (count,), (b.frame_counts()[rows] for b, rows in kept))
+        out.write(
+            "frames", "u1", (-1, size), (p for b, rows in kept for p in _frame_parts(b, rows))
+        )
+        out.finish(
+            {
+                "kind": "audiosearch segment",
+                "version": 1,
+                "clips": count,
+                "posted_code": POSTED_CODE,
+                "single": single,
+                "groups": columns.groups,
+            }
+        )
+
+
+def posting_of(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+    """Return the rows of a column that are posted, best first, of equals the first first."""
+    rows = np.flatnonzero(codes >= POSTED_CODE)
+    # A stable sort of bytes is a radix sort.
+    return rows[np.argsort(255 - codes[rows], kind="stable")].astype(np.uint32)
+
+
+def _codes(block: Block, classes: tuple[int, ...], rows: Rows) -> npt.NDArray[np.uint8]:
+    parts = [block.column(number) for number in block.columns.cover(classes)]
+    codes = parts[0] if len(parts) == 1 else np.maximum.reduce(parts)
+    return codes if len(rows) == block.rows else codes[rows]
+
+
+def _entry_parts(block: Block, rows: Rows) -> Iterator[Entries]:
+    for start in range(0, len(rows), _CHUNK):
+        yield block.entries(rows[start : start + _CHUNK])
+
+
+def _frame_parts(block: Block, rows: Rows) -> Iterator[np.ndarray]:
+    """Give the frames of some rows, in runs of neighbouring rows."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    for run in np.split(rows, breaks) if len(rows) else ():
+        for start in range(int(run[0]), int(run[-1]) + 1, 1 << 13):
+            yield block.frames(start, min(start + (1 << 13), int(run[-1]) + 1))
+
+
+class _Arrays:
+    """Writes arrays one after another, and then the footer that finds them again."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._specs: dict[str, dict[str, Any]] = {}
+
+    def write(
+        self, name: str, dtype: str, shape: tuple[int, ...], parts: Iterable[np.ndarray]
+    ) -> None:
+        """Write one array from its parts; a length of -1 is what comes."""
+        self._file.write(b"\0" * (-self._file.tell() % _ALIGN))
+        offset, crc, size = self._file.tell(), 0, 0
+        for part in parts:
+            data = np.ascontiguousarray(part, dtype).reshape(-1).view(np.uint8).data
+            self._file.write(data)
+            crc = zlib.crc32(data, crc)
+            size += len(data)
+        count = size // np.dtype(dtype).itemsize
+        if shape[0] < 0:
+            shape = (count // int(np.prod(shape[1:], dtype=np.int64)), *shape[1:])
+        if int(np.prod(shape, dtype=np.int64)) != count:
+            raise ValueError(f"{name} has {count} values and not the shape {shape}")
+        self._specs[name] = {"offset": offset, "dtype": dtype, "shape": shape, "crc32": crc}
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Write the footer."""
+        text = json.dumps(facts | {"arrays": self._specs}).encode()
+        self._file.write(text)
+        self._file.write(_END.pack(len(text), zlib.crc32(text), len(_MAGIC)))
+        self._file.write(_MAGIC)

@@ -1,0 +1,621 @@
+"""Segments, the tail, merges and the index of vectors: whatever the files, the answers are one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_packed
+from library_fixtures import append, make_library, make_readonly, remove, run_without_override
+
+import audiosearch as aus
+from audiosearch.errors import (
+    InvalidArgumentError,
+    LibraryDamagedError,
+    LibraryError,
+)
+from audiosearch.labels import load_labels
+from audiosearch.library import compaction, neighbours, writer
+from audiosearch.library.compaction import tidy
+from audiosearch.library.library import Library
+from audiosearch.library.score_columns import current_columns
+from audiosearch.library.segments import Segment, entries_of
+
+QUERIES = ("car", "vehicle", "music OR dog", "speech -music", "dog cat OR (rain -wind)", "siren")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seal after 40 clips, merge 3 segments, and compare no more than 60 vectors one by one."""
+    for module in (compaction, writer):
+        monkeypatch.setattr(module, "SEAL_CLIPS", 40)
+    monkeypatch.setattr(compaction, "MERGE_COUNT", 3)
+    for module in (compaction, neighbours):
+        monkeypatch.setattr(module, "EXACT_CLIPS", 60)
+
+
+def codes_of(clips: int, seed: int) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    codes = draw.integers(0, 82, (clips, 527))
+    high = draw.random((clips, 527)) < 0.03
+    codes[high] = draw.integers(83, 256, int(high.sum()))
+    return codes.astype(np.uint8)
+
+
+def vectors_of(clips: int, seed: int) -> np.ndarray:
+    """Vectors in clusters, as sounds are."""
+    draw = np.random.default_rng(seed)
+    centres = draw.normal(0, 60, (12, 128))
+    return np.clip(
+        centres[draw.integers(0, 12, clips)] + draw.normal(0, 20, (clips, 128)), -127, 127
+    )
+
+
+def add(folder: Path, clips: list[int], seed: int) -> None:
+    append(folder, clips, codes_of(sum(clips), seed), vectors_of(sum(clips), seed))
+
+
+def compact(folder: Path) -> None:
+    with Library(folder, writable=True) as library:
+        tidy(library)
+
+
+def answers(folder: Path) -> list[object]:
+    """Everything that a search says, page by page."""
+    with Library(folder) as library:
+        found: list[object] = []
+        for query in QUERIES:
+            found.append(library.search(query, limit=1000).to_dict())
+            found.extend(library.search(query, limit=3, offset=n).to_dict() for n in (0, 3, 50))
+        found.extend(library.similar(clip, limit=1000).to_dict() for clip in live(library)[::17])
+        return found
+
+
+def live(library: Library) -> list[int]:
+    return [
+        int(clip)
+        for part in library.snapshot().parts
+        for row, clip in enumerate(part.block.clip_ids(np.arange(part.block.rows)))
+        if part.is_live(row)
+    ]
+
+
+def files(folder: Path, suffix: str) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.endswith(suffix))
+
+
+# One answer, whatever the files
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_segments_and_merges_change_no_answer(tmp_path: Path, small: None, seed: int) -> None:
+    """The same additions and removals, once with everything in the tail, once compacted often."""
+    draw = random.Random(seed)
+    plain, compacted = tmp_path / "plain", tmp_path / "compacted"
+    for folder in (plain, compacted):
+        make_library(folder, [], np.zeros((0, 527), np.uint8))
+    names: list[str] = []
+    with Library(compacted) as reader:
+        for step in range(14):
+            clips = [draw.choice([1, 1, 2, 5]) for _ in range(draw.randrange(1, 25))]
+            names += [f"{len(names) + n}.wav" for n in range(len(clips))]
+            gone = draw.sample(names, min(draw.choice([0, 0, 1, 12]), len(names)))
+            for folder in (plain, compacted):
+                add(folder, clips, 100 * seed + step)
+                with Library(folder) as library:
+                    known = {os.fsdecode(name) for name in library.catalogue.known_files()}
+                remove(folder, *[name for name in gone if f"/sounds/{name}" in known])
+            if draw.random() < 0.7:
+                compact(compacted)
+            # One that was open all the time answers as one that is opened now.
+            now = reader.search("vehicle", limit=1000).to_dict()
+            with Library(plain) as library:
+                assert now == library.search("vehicle", limit=1000).to_dict()
+    compact(compacted)
+    assert files(compacted, ".seg")
+    assert not files(plain, ".seg")
+    assert answers(compacted) == answers(plain)
+
+
+def test_removed_clips_leave_the_disk_and_keep_their_numbers(tmp_path: Path, small: None) -> None:
+    folder = tmp_path / "lib"
+    make_library(folder, [1] * 90, codes_of(90, 1), vectors_of(90, 1))
+    compact(folder)
+    with Library(folder) as library:
+        before = library.clip(85).to_dict()
+        size = library.info().bytes
+    remove(folder, *(f"{number}.wav" for number in range(80)))
+    compact(folder)
+    with Library(folder) as library:
+        assert library.clip(85).to_dict() == before
+        assert library.info().clips == 10
+        assert library.info().bytes < size / 2
+        assert library.catalogue.removed_clips() == 0
+        with pytest.raises(LibraryError, match="no clip 7 "):
+            library.clip(7)
+        assert library.search("car OR music OR speech OR dog OR vehicle").total <= 10
+
+
+def test_many_segments_are_merged_into_few(tmp_path: Path, small: None) -> None:
+    folder = tmp_path / "lib"
+    make_library(folder, [], np.zeros((0, 527), np.uint8))
+    for step in range(10):
+        add(folder, [1] * 40, step)
+        compact(folder)
+    with Library(folder) as library:
+        rows = [part.block.rows for part in library.snapshot().parts]
+        assert library.info().segments == len(files(folder, ".seg")) == 2
+    assert rows == [360, 40]
+
+
+def test_the_same_clips_make_the_same_segments(tmp_path: Path, small: None) -> None:
+    """Whether they were committed one by one or together."""
+    codes, vectors = codes_of(130, 2), vectors_of(130, 2)
+    for name, step in (("a", 1), ("b", 13), ("c", 130)):
+        make_library(tmp_path / name, [], np.zeros((0, 527), np.uint8))
+        for start in range(0, 130, step):
+            stop = start + step
+            append(tmp_path / name, [1] * step, codes[start:stop], vectors[start:stop])
+            compact(tmp_path / name)
+    for name in ("b", "c"):
+        for pattern in ("*.seg", "tail-*"):
+            ours = sorted((tmp_path / name).glob(pattern))
+            theirs = sorted((tmp_path / "a").glob(pattern))
+            if name == "c" and pattern == "*.seg":
+                continue  # numbered as they were made: together, nothing was merged in between
+            assert [p.read_bytes() for p in ours] == [p.read_bytes() for p in theirs]
+    assert answers(tmp_path / "a") == answers(tmp_path / "b") == answers(tmp_path / "c")
+
+
+def test_columns_of_groups_hold_the_best_of_their_classes(tmp_path: Path, small: None) -> None:
+    codes = codes_of(50, 3)
+    make_library(tmp_path / "lib", [1] * 50, codes)
+    compact(tmp_path / "lib")
+    columns = current_columns()
+    with Library(tmp_path / "lib") as library:
+        segment, tail = (part.block for part in library.snapshot().parts)
+        assert isinstance(segment, Segment)
+        assert segment.rows == 40
+        for number in range(len(columns)):
+            classes = columns.classes(number)
+            expected = codes[:, list(classes)].max(axis=1)
+            assert (segment.column(number) == expected[:40]).all()
+            assert (tail.column(number) == expected[40:]).all()
+            posted = segment.posting(number, 10**6)
+            values = expected[:40][posted].astype(int)
+            assert sorted(posted.tolist()) == np.flatnonzero(expected[:40] >= 82).tolist()
+            assert (np.lexsort((posted, -values)) == np.arange(len(posted))).all()
+        assert segment.check() == []
+
+
+@pytest.mark.parametrize(
+    "words", ["vehicle", "car", "human voice", "dog cat", "speech", "musical instrument"]
+)
+def test_a_term_is_covered_by_few_columns(words: str) -> None:
+    columns, labels = current_columns(), load_labels()
+    classes = tuple(i for word in words.split("  ") for i in labels.resolve(word))
+    cover = columns.cover(classes)
+    assert {i for number in cover for i in columns.classes(number)} == set(classes)
+    assert len(cover) <= 2
+
+
+def test_entries_are_the_best_classes() -> None:
+    codes = codes_of(30, 4)
+    codes[0] = 3  # nothing surely: the first five
+    codes[1] = 0
+    codes[1, 500] = 9
+    offsets, classes, values = entries_of(codes)
+    for row in range(30):
+        got = classes[offsets[row] : offsets[row + 1]].tolist()
+        order = sorted(range(527), key=lambda i: (-int(codes[row, i]), i))
+        expected = [i for i in order if codes[row, i] >= 82]
+        assert got == (expected if len(expected) > 5 else order[:5])
+        assert values[offsets[row] : offsets[row + 1]].tolist() == codes[row, got].tolist()
+
+
+def test_more_tags_than_are_stored_are_given(tmp_path: Path, small: None) -> None:
+    codes = codes_of(45, 5)
+    make_library(tmp_path / "lib", [1] * 45, codes)
+    compact(tmp_path / "lib")
+    with Library(tmp_path / "lib") as library:
+        for clip in (3, 43):
+            tags = library.clip(clip, top=100).tags
+            order = sorted(range(527), key=lambda i: (-int(codes[clip, i]), i))[:100]
+            assert [tag.label for tag in tags] == [load_labels()[i].name for i in order]
+
+
+def test_frames_follow_their_clips(tmp_path: Path, small: None, good_folder: Path) -> None:
+
+    aus.index(good_folder, tmp_path / "lib")
+    with Library(tmp_path / "lib") as library:
+        before = {clip: library.frames(clip).tobytes() for clip in live(library)}
+        names = {library.clip(clip).recording for clip in before}
+    add(tmp_path / "lib", [1] * 40, 6)
+    compact(tmp_path / "lib")
+    assert files(tmp_path / "lib", ".seg")
+    with Library(tmp_path / "lib") as library:
+        assert {clip: library.frames(clip).tobytes() for clip in before} == before
+        for name in names:
+            assert aus.embed(name).tobytes() in b"".join(before.values())
+        assert library.frames(live(library)[-1]).shape == (0, 128)
+
+
+# Readers, writers, and processes that are killed
+
+
+def test_an_open_reader_follows_seals_and_merges(tmp_path: Path, small: None) -> None:
+    folder = tmp_path / "lib"
+    make_library(folder, [1] * 10, codes_of(10, 7), vectors_of(10, 7))
+    with Library(folder) as reader:
+        for step in range(8):
+            add(folder, [1, 2] * 10, 20 + step)
+            if step % 2:
+                compact(folder)
+            with Library(folder) as fresh:
+                assert reader.search("music", limit=99) == fresh.search("music", limit=99)
+                assert reader.similar(3, limit=99) == fresh.similar(3, limit=99)
+
+
+def test_a_commit_does_not_make_a_reader_open_everything_again(tmp_path: Path, small: None) -> None:
+    folder = tmp_path / "lib"
+    make_library(folder, [1] * 90, codes_of(90, 8))
+    compact(folder)
+    with Library(folder) as reader:
+        before = reader.snapshot()
+        asked: list[str] = []
+        reader.catalogue._db._db.set_trace_callback(asked.append)
+        add(folder, [1], 9)
+        after = reader.snapshot()
+        assert all(old is new for old, new in zip(before.parts[:2], after.parts, strict=False))
+        assert after.live_clips == 91
+        assert not [sql for sql in asked if "recordings" in sql.split("WHERE")[0]]
+
+
+def test_searching_goes_on_while_another_process_commits(tmp_path: Path, small: None) -> None:
+    folder = tmp_path / "lib"
+    make_library(folder, [1] * 90, codes_of(90, 10), vectors_of(90, 10))
+    with Library(folder) as reader:
+        total = reader.search("music", limit=0).total
+        lock = sqlite3.connect(folder / "catalogue.sqlite", isolation_level=None)
+        lock.execute("BEGIN EXCLUSIVE")  # as at the end of a commit
+        began = time.monotonic()
+        assert reader.search("music", limit=0).total == total
+        assert time.monotonic() - began < 5  # and not the 30 seconds that a lock is waited for
+        lock.execute("ROLLBACK")
+        lock.close()
+
+
+def test_searching_while_clips_are_added_removed_and_merged_never_fails(
+    tmp_path: Path, small: None
+) -> None:
+    folder = tmp_path / "lib"
+    make_library(folder, [1] * 50, codes_of(50, 11), vectors_of(50, 11))
+    problems: list[BaseException] = []
+    done = threading.Event()
+    searches = 0
+
+    def search() -> None:
+        nonlocal searches
+        try:
+            with Library(folder) as reader:
+                while not done.is_set():
+                    reader.search("music OR speech", limit=20)
+                    reader.similar(live(reader)[-1], limit=5)
+                    searches += 1
+        except LibraryError as error:
+            # The newest clip may be removed between the two lines above, and only that.
+            if "There is no clip" not in str(error):
+                problems.append(error)
+            elif not done.is_set():
+                search()
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for step in range(4):
+            add(folder, [1, 3] * 8, 30 + step)
+            remove(folder, f"{50 + 16 * step}.wav", f"{step}.wav")
+            compact(folder)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert problems == []
+    assert searches > 2
+
+
+KILLED = """
+import os, sys
+from audiosearch.library import compaction, segments, neighbours, writer
+from audiosearch.library.library import Library
+for module in (compaction, writer): module.SEAL_CLIPS = 40
+compaction.MERGE_COUNT = 3
+for module in (compaction, neighbours): module.EXACT_CLIPS = 60
+left = int(sys.argv[2])
+def die(event, *args):
+    global left
+    # Every place where a file appears, changes its name or vanishes.
+    if event in ("os.rename", "os.remove", "open") and str(args[0][0]).startswith(sys.argv[1]):
+        left -= 1
+        if left < 0:
+            os._exit(9)
+with Library(sys.argv[1], writable=True) as library:
+    sys.addaudithook(die)
+    compaction.tidy(library)
+"""
+
+
+def test_a_compaction_killed_at_any_moment_loses_nothing(tmp_path: Path, small: None) -> None:
+    whole = tmp_path / "whole"
+    make_library(whole, [1] * 130, codes_of(130, 12), vectors_of(130, 12))
+    remove(whole, *(f"{number}.wav" for number in range(10, 30)))
+    expected = answers(whole)
+    killed = 0
+    for moment in (0, 4, 9, 15, 22, 30):
+        folder = tmp_path / f"killed{moment}"
+        folder.mkdir()
+        for path in whole.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, folder, str(moment)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode in (0, 9), done.stderr
+        killed += done.returncode == 9
+        with Library(folder) as library:
+            assert library.info().clips == 110
+        compact(folder)
+        assert not list(folder.glob(".*"))
+        assert answers(folder) == expected
+    assert killed >= 2
+
+
+# Damage
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, small: None) -> Path:
+    folder = tmp_path / "lib"
+    make_library(folder, [1] * 90, codes_of(90, 13), vectors_of(90, 13))
+    compact(folder)
+    assert len(files(folder, ".seg")) == 2
+    return folder
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: os.truncate(path, path.stat().st_size // 2),
+        lambda path: os.truncate(path, path.stat().st_size - 1),
+        lambda path: path.write_bytes(b"\0garbage" * 5000),
+        lambda path: path.write_bytes(path.read_bytes().replace(b'"postings"', b'"postinks"')),
+    ],
+)
+def test_a_damaged_segment_is_told_at_once(damaged: Path, spoil: Callable[[Path], object]) -> None:
+    path = damaged / files(damaged, ".seg")[0]
+    spoil(path)
+    with pytest.raises(LibraryDamagedError, match=rf"{path.name}.*index the sounds again"):
+        Library(damaged)
+    with pytest.raises(LibraryDamagedError):
+        aus.index(write_packed(damaged.parent / "more.h5", clips=2), damaged, mix_embedders=True)
+
+
+def test_a_segment_of_another_library_is_told(damaged: Path, tmp_path: Path) -> None:
+    first, second = (damaged / name for name in files(damaged, ".seg"))
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(LibraryDamagedError, match="contradicts"):
+        Library(damaged)
+
+
+def test_a_flipped_bit_is_found_by_the_checksums(damaged: Path) -> None:
+    path = damaged / files(damaged, ".seg")[0]
+    assert Segment(path).check() == []
+    data = bytearray(path.read_bytes())
+    at = data.index(Segment(path).column(100).tobytes())
+    data[at + 5] ^= 4
+    path.write_bytes(data)
+    assert Segment(path).check() == ["scores"]
+
+
+def test_random_bytes_in_a_segment_never_show_a_traceback(damaged: Path) -> None:
+    path = damaged / files(damaged, ".seg")[0]
+    whole, draw, told = path.read_bytes(), random.Random(3), 0
+    footer = whole.rindex(b'{"kind"')
+    for _ in range(60):
+        data = bytearray(whole)
+        at = draw.randrange(footer, len(data))
+        data[at] = draw.randrange(256)
+        path.write_bytes(data)
+        try:
+            with Library(damaged) as library:
+                library.search("music")
+        except LibraryDamagedError:
+            told += 1
+    assert told > 50
+
+
+# The index of vectors
+
+
+def neighbour_files(folder: Path) -> list[str]:
+    return files(folder, ".faiss") + files(folder, ".json")
+
+
+def test_recall_is_measured_and_said(damaged: Path) -> None:
+    (name,) = files(damaged, ".faiss")
+    facts = json.loads((damaged / name).with_suffix(".json").read_text())
+    assert facts["factory"].startswith("IVF")
+    assert facts["nprobe"] >= 1
+    assert facts["vectors"] == 90
+    assert facts["recall_at_10"] >= 0.99
+    with Library(damaged) as library:
+        info = library.info()
+        assert (info.vector_index, info.recall_at_10) == (facts["factory"], facts["recall_at_10"])
+        # Counted here, by hand.
+        vectors = np.concatenate([part.block.vectors for part in library.snapshot().parts])
+        unit = vectors / np.linalg.norm(vectors.astype(float), axis=1, keepdims=True)
+        found = total = 0
+        for clip in range(0, 90, 3):
+            cosines = unit @ unit[clip]
+            cosines[clip] = -2
+            least = np.sort(cosines)[-10]
+            hits = library.similar(clip, limit=10).hits
+            found += sum(cosines[hit.clip] >= least - 1e-6 for hit in hits)
+            total += 10
+    assert found / total >= 0.97
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda faiss, facts: faiss.unlink(),
+        lambda faiss, facts: facts.unlink(),
+        lambda faiss, facts: os.truncate(faiss, 1000),
+        lambda faiss, facts: faiss.write_bytes(faiss.read_bytes()[:-300] + bytes(300)),
+        lambda faiss, facts: facts.write_text("{"),
+        lambda faiss, facts: facts.write_text("[]"),
+    ],
+)
+def test_a_lost_or_broken_index_is_searched_without_and_made_again(
+    damaged: Path, spoil: Callable[[Path, Path], object]
+) -> None:
+    with Library(damaged) as library:
+        expected = library.similar(5, limit=90).to_dict()
+    (name,) = files(damaged, ".faiss")
+    spoil(damaged / name, (damaged / name).with_suffix(".json"))
+    with Library(damaged) as library:
+        assert library.similar(5, limit=90).to_dict() == expected
+    compact(damaged)
+    (made,) = files(damaged, ".faiss")
+    assert made != name
+    with Library(damaged) as library:
+        assert library.info().recall_at_10 is not None
+        assert library.similar(5, limit=90).to_dict() == expected
+
+
+def test_the_user_may_choose_the_index(damaged: Path, tmp_path: Path) -> None:
+    packed = write_packed(tmp_path / "few.h5", clips=3)
+    aus.index(packed, damaged, mix_embedders=True, vector_index="HNSW16")
+    with Library(damaged) as library:
+        assert library.info().vector_index == "HNSW16"
+        assert library.info().recall_at_10 >= 0.99
+        assert library.similar(0, limit=5).hits
+    aus.index(packed, damaged)  # kept
+    with Library(damaged) as library:
+        assert library.info().vector_index == "HNSW16"
+    aus.index(packed, damaged, vector_index="auto")
+    with Library(damaged) as library:
+        assert library.info().vector_index.startswith("IVF")
+    for wrong in ("nonsense", "IVFx,Flat", "", "PQ7"):
+        with pytest.raises(InvalidArgumentError, match="Try: "):
+            aus.index(packed, damaged, vector_index=wrong)
+
+
+def test_an_index_that_cannot_be_trained_yet_leaves_the_search_exact(tmp_path: Path) -> None:
+    packed = write_packed(tmp_path / "few.h5", clips=30)
+    aus.index(packed, tmp_path / "lib", vector_index="PQ16")
+    with Library(tmp_path / "lib") as library:
+        assert library.info().vector_index == "Flat"
+        assert library.similar(0, limit=30).total == 29
+
+
+def test_an_index_is_extended_and_trained_again_when_outgrown(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    original = neighbours._train
+    monkeypatch.setattr(
+        neighbours,
+        "_train",
+        lambda index, now: (trained.append(now.live_clips), original(index, now)),
+    )
+    folder = tmp_path / "lib"
+    make_library(folder, [1] * 80, codes_of(80, 14), vectors_of(80, 14))
+    compact(folder)
+    for step in range(5):
+        add(folder, [1] * 80, 40 + step)
+        compact(folder)
+    assert trained == [80, 400]
+    with Library(folder) as library:
+        facts = library.neighbours(library.snapshot()).facts
+        assert facts is not None
+        assert facts.vectors == 480
+        assert facts.recall_at_10 >= 0.99
+
+
+def test_a_search_vector_must_be_one(damaged: Path) -> None:
+    with Library(damaged) as library:
+        search = library.neighbours(library.snapshot())
+        for wrong in (
+            np.zeros(127),
+            np.zeros((1, 128)),
+            np.full(128, np.nan),
+            np.full(128, np.inf),
+        ):
+            with pytest.raises(InvalidArgumentError, match="128 finite values"):
+                search.search(wrong, 3)
+        with pytest.raises(InvalidArgumentError, match="at least 1"):
+            search.search(np.zeros(128), 0)
+
+
+@pytest.mark.parametrize("what", ["scores", "vectors", "size", "frames"])
+def test_numbers_that_are_none_are_not_stored(damaged: Path, what: str) -> None:
+    scores, vectors = np.zeros((2, 527), np.float32), np.ones((2, 128), np.float32)
+    frames = np.zeros((20, 128), np.uint8)
+    if what == "scores":
+        scores[1, 5] = np.nan
+    elif what == "vectors":
+        vectors[0, 0] = np.inf
+    elif what == "size":
+        vectors = vectors[:, :127]
+    else:
+        frames = frames[:19]
+    before = {path.name: path.stat().st_size for path in damaged.iterdir()}
+    with (
+        Library(damaged, writable=True) as library,
+        pytest.raises(InvalidArgumentError),
+    ):
+        writer.append_clips(
+            library, [1, 1], scores, vectors, frame_counts=np.full(2, 10, np.uint8), frames=frames
+        )
+    assert {path.name: path.stat().st_size for path in damaged.iterdir()} == before
+
+
+def test_a_read_only_library_of_segments_is_searched(damaged: Path) -> None:
+    with Library(damaged) as library:
+        expected = f"{library.search('music').total} {library.similar(0).hits[0].clip}\n"
+    make_readonly(damaged)
+    done = run_without_override(
+        "import sys, audiosearch as aus\n"
+        "with aus.open_library(sys.argv[1]) as lib: "
+        "print(lib.search('music').total, lib.similar(0).hits[0].clip)",
+        damaged,
+    )
+    assert (done.stdout, done.returncode) == (expected, 0), done.stderr
+
+
+def test_a_library_of_the_format_before_is_refused_and_left_alone(tmp_path: Path) -> None:
+    folder = make_library(tmp_path / "lib", [1], codes_of(1, 1))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 1}))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(aus.AudioSearchError, match="index the sounds again"):
+        Library(folder)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
