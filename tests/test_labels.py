@@ -6,7 +6,7 @@ import json
 import pytest
 
 from audiosearch.errors import InvalidArgumentError
-from audiosearch.labels import load_labels, normalize
+from audiosearch.labels import load_labels, normalize, stem
 
 LABELS = load_labels()
 
@@ -86,8 +86,55 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         LABELS.by_name("trumpett")
 
 
-def test_normalize_ignores_case_accents_and_punctuation():
-    assert normalize("  Bow-Wow, ÉTÉ ") == "bow wow ete"
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("  Bow-Wow, ÉTÉ ", "bow wow ete"),
+        ("dentist's drill", "dentists drill"),
+        ("l’eau", "eau"),
+        ("snake_case", "snake case"),
+        ("Straße", "strasse"),
+        ("ＣＡＲ", "car"),
+        ("狗叫", "狗叫"),
+        ("?!", ""),
+    ],
+)
+def test_normalize_ignores_case_accents_and_punctuation(text, wanted):
+    assert normalize(text) == wanted
+    assert normalize(wanted) == wanted
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dog", "dogs"),
+        ("bark", "barks", "barking", "barked"),
+        ("cry", "cries", "crying", "cried"),
+        ("drum", "drums", "drumming"),
+        ("buzz", "buzzes", "buzzing"),
+        ("hiss", "hisses", "hissing"),
+        ("wolf", "wolves"),
+        ("engine", "engines"),
+    ],
+)
+def test_forms_of_a_word_have_one_stem(words):
+    assert len({stem(word) for word in words}) == 1
+
+
+@pytest.mark.parametrize(
+    "pair", [("car", "carr"), ("car", "cart"), ("bus", "buzz"), ("bell", "bellow"), ("pig", "ping")]
+)
+def test_other_words_have_other_stems(pair):
+    assert stem(pair[0]) != stem(pair[1])
+
+
+def test_a_node_is_known_by_name_and_by_mid():
+    mid = LABELS.node("human VOICE")
+    assert mid is not None
+    assert LABELS.node(mid) == mid
+    assert LABELS.node_name(mid) == "Human voice"
+    assert LABELS.by_name("Speech").index in LABELS.below(mid)
+    assert LABELS.node("no such thing") is None
 
 
 def test_groups_are_the_sets_that_nodes_of_the_ontology_stand_for() -> None:

@@ -64,7 +64,7 @@ class Vocabulary:
 
         Letter case, accents and punctuation do not matter. Empty where it stands for nothing.
         """
-        if text in self.labels.mids or text.startswith("/"):
+        if text.startswith("/"):
             node = self.labels.node(text)
             return self._groups([(node, 1.0, "mid")]) if node else ()
         key = normalize(text)
