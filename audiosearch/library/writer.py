@@ -158,8 +158,8 @@ class Writer:
         scores: npt.NDArray[np.float32],
         vectors: npt.NDArray[np.float32],
     ) -> None:
-        """Commit recordings of one clip each that bring no frames."""
-        append_clips(self.library, [1] * len(recordings), scores, vectors)
+        """Commit recordings that bring no frames, and the scores and vectors of all their clips."""
+        append_clips(self.library, [new.clips for new in recordings], scores, vectors)
         with self.library.catalogue.transaction():
             self.library.catalogue.add(recordings)
         self.summary.seconds += sum(recording.duration for recording in recordings)

@@ -1,0 +1,299 @@
+"""Searching large libraries, beside the same jobs done by other means.
+
+    python bench/search.py bal_train.h5 [eval.h5 ...] --clips 20000 200000 2000000
+
+Libraries are made by mixing frames of real clips: each frame of a made-up clip is a frame of one of
+two real clips, and the mixes are scored by the bundled classifier (fixed seed). Of eight clips four
+are one recording, as in a sound of half a minute. Every measure is taken in this run; times are the
+median and the 99th percentile of repeated queries, in process, with the files in the page cache.
+Beside each stands the same job over the same scores: IBM's method (the class among a clip's best
+five, then NumPy's argsort; and the argsort alone), FAISS's flat index, and DuckDB where it is
+installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.classifier.scorer import classifier_identity, load_scorer
+from audiosearch.datasets.packed import PackedFile
+from audiosearch.labels import load_labels
+from audiosearch.library.catalogue import NewRecording
+from audiosearch.library.compaction import tidy
+from audiosearch.library.library import Library
+from audiosearch.library.manifest import MANIFEST, create_library
+from audiosearch.library.writer import Writer
+from audiosearch.models import bundled_model
+
+ROWS = 2000
+FRAMES = 10
+SHAPE = (1, 1, 1, 1, 4)  # clips of neighbouring recordings
+TERMS = (
+    "speech music -singing",
+    "dog (rain OR wind)",
+    "vehicle speech -music",
+    "guitar singing music",
+)
+PARENTS = ("Vehicle", "Music", "Animal", "Human voice", "Musical instrument")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("packed", type=Path, nargs="*", help="bal_train.h5 and others like it")
+    parser.add_argument("--clips", type=int, nargs="+", default=[20_000, 200_000])
+    parser.add_argument("--folder", type=Path, help="keep the libraries here, and use those there")
+    parser.add_argument("--repeat", type=int, default=200)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if any(clips % ROWS for clips in arguments.clips):
+        parser.error(f"--clips must be multiples of {ROWS:,}")
+    if arguments.measure:
+        # In a process of its own, whose memory is that of searching alone.
+        print(json.dumps(measured(arguments.measure, arguments.repeat)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        root = arguments.folder or Path(scratch)
+        results = []
+        for clips in arguments.clips:
+            folder = root / f"mixed-{clips}"
+            seconds = made(folder, arguments.packed, clips)
+            values = in_a_process(folder, arguments.repeat)
+            values["build"] = seconds
+            values["add"] = added(folder, arguments.packed, Path(scratch))
+            values |= others(folder, arguments.repeat)
+            results.append((clips, values))
+        table(results)
+
+
+def made(folder: Path, packed: Sequence[Path], clips: int) -> float | None:
+    """Make a library of mixes; return the seconds, None where it is there already."""
+    done = 0
+    if (folder / MANIFEST).exists():
+        with Library(folder) as library:
+            done = library.info().clips
+    else:
+        scorer = bundled_model("classifier")
+        classifier = (str(scorer.manifest["name"]), classifier_identity(scorer))
+        create_library(folder, embedder=("released", None), classifier=classifier)
+    if done >= clips:
+        return None
+    began = time.perf_counter()
+    append(folder, packed, done, clips)
+    return time.perf_counter() - began
+
+
+def append(folder: Path, packed: Sequence[Path], first: int, stop: int) -> None:
+    """Add the mixes from number `first` up to `stop`; a number always gives the same mix."""
+    parts = []
+    for path in packed:
+        with PackedFile(path) as file:
+            x, n = file.read(0, len(file)).x, file.read(0, len(file)).n_frames
+            parts.append(x[n == FRAMES])  # whole clips only
+    frames = np.concatenate(parts)
+    scorer = load_scorer()
+    with Library(folder, writable=True) as library:
+        writer = Writer(library)
+        for start in range(first, stop, ROWS):
+            draw = np.random.default_rng([7, start])
+            one, other = draw.integers(0, len(frames), (2, ROWS, 1))
+            clip = np.where(draw.random((ROWS, FRAMES)) < draw.random((ROWS, 1)), one, other)
+            mix = frames[clip, draw.integers(0, FRAMES, (ROWS, FRAMES))]
+            recordings = [
+                NewRecording(
+                    source="packed",
+                    name=f"mix-{start:08d}-{number}".encode(),
+                    start=0.0,
+                    duration=9.6 * clips,
+                    clips=clips,
+                )
+                for number, clips in enumerate(SHAPE * (ROWS // sum(SHAPE)))
+            ]
+            scores = scorer.score_calibrated(mix, np.full(ROWS, FRAMES))
+            vectors = ((mix.astype(np.float32) - 128) / 128).mean(axis=1)
+            writer.add_rows(recordings, scores, vectors)
+            if start // ROWS % 25 == 24:
+                print(f"{folder.name}: {start + ROWS:,}", file=sys.stderr, flush=True)
+        tidy(library)
+
+
+def added(folder: Path, packed: Sequence[Path], scratch: Path) -> float:
+    """Add 10,000 clips to a copy of a library; return the seconds."""
+    copy = scratch / "copy"
+    shutil.copytree(folder, copy)
+    with Library(copy) as library:
+        clips = library.info().clips
+    began = time.perf_counter()
+    append(copy, packed, clips, clips + 10_000)
+    seconds = time.perf_counter() - began
+    shutil.rmtree(copy)
+    return seconds
+
+
+def in_a_process(folder: Path, repeat: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--measure", str(folder), "--repeat", str(repeat)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    values: dict[str, Any] = json.loads(done.stdout)
+    return values
+
+
+def measured(folder: Path, repeat: int) -> dict[str, Any]:
+    """Measure one library in this process."""
+    values: dict[str, Any] = {}
+    labels = load_labels()
+    began = time.perf_counter()
+    Library(folder).close()
+    values["first opening"] = [time.perf_counter() - began] * 2
+    values["opening"] = timed(lambda _: Library(folder).close(), 20)
+    with Library(folder) as library:
+        info = library.info()
+        values["bytes a clip"] = info.bytes / info.clips
+        values["segments"] = info.segments
+        values["index"] = f"{info.vector_index}, recall@10 {info.recall_at_10}"
+        draw = np.random.default_rng(5)
+        names = [f'label:"{labels[int(i)].name}"' for i in draw.permutation(527)]
+        library.vocabulary()
+        run = library.search
+        values["one class"] = timed(lambda n: run(names[n % 527], limit=50), repeat)
+        bare = [labels[int(i)].name for i in draw.permutation(527)]
+        values["bare word"] = timed(lambda n: run(bare[n % 527], limit=50), repeat)
+        values["parent class"] = timed(lambda n: run(PARENTS[n % len(PARENTS)], limit=50), repeat)
+        values["three terms"] = timed(lambda n: run(TERMS[n % len(TERMS)], limit=50), repeat)
+        deep = ("Music", "Speech", "Vehicle", "Animal")
+        values["offset 10,000"] = timed(
+            lambda n: run(deep[n % len(deep)], limit=50, offset=10_000), repeat
+        )
+        clips = draw.integers(0, info.clips, repeat).tolist()
+        values["by example"] = timed(lambda n: library.similar(clips[n], limit=10), repeat)
+        values["anonymous memory"] = anonymous_memory()
+    return values
+
+
+def timed(work: Callable[[int], object], repeat: int) -> list[float]:
+    """Return the median and the 99th percentile of the seconds of repeated work."""
+    for number in range(min(repeat, 20)):
+        work(number)
+    seconds = []
+    for number in range(repeat):
+        began = time.perf_counter()
+        work(number)
+        seconds.append(time.perf_counter() - began)
+    return [float(np.percentile(seconds, 50)), float(np.percentile(seconds, 99))]
+
+
+def anonymous_memory() -> int | None:
+    """Return the bytes of this process beyond the page cache, where the system says."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    (line,) = (line for line in status.splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) * 1024
+
+
+def others(folder: Path, repeat: int) -> dict[str, Any]:
+    """Do the same jobs with other means, over the same scores and vectors."""
+    import faiss
+
+    values: dict[str, Any] = {}
+    few = max(repeat // 20, 3)
+    with Library(folder) as library:
+        blocks = [part.block for part in library.snapshot().parts]
+        rows = sum(block.rows for block in blocks)
+        scores = np.empty((rows, 527), np.uint8)
+        at = 0
+        for block in blocks:
+            for number in range(527):
+                scores[at : at + block.rows, number] = block.column(number)
+            at += block.rows
+        vectors = np.concatenate([block.vectors for block in blocks])
+    draw = np.random.default_rng(5)
+    music = load_labels().by_name("Music").index
+    values["NumPy argsort"] = timed(lambda n: np.argsort(-scores[:, n * 7 % 527])[:50], few)
+    values["NumPy, best five"] = timed(lambda n: best_five(scores, music), 3)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    for start in range(0, rows, 100_000):
+        index.add(unit(vectors[start : start + 100_000]))
+    queries = unit(vectors[draw.integers(0, rows, few)])
+    search: Any = index.search
+    values["FAISS Flat"] = timed(lambda n: search(queries[n % few : n % few + 1], 10), few)
+    values |= duckdb_values(scores, few)
+    return values
+
+
+def best_five(scores: npt.NDArray[np.uint8], label: int) -> npt.NDArray[np.int64]:
+    """IBM's method: clips with a class among their best five, ordered by its score."""
+    found = []
+    for start in range(0, len(scores), 50_000):
+        part = scores[start : start + 50_000]
+        best = np.argpartition(part, -5, axis=1)[:, -5:]
+        found.append(start + np.flatnonzero((best == label).any(axis=1)))
+    clips = np.concatenate(found)
+    return clips[np.argsort(-scores[clips, label].astype(np.int16), kind="stable")][:50]
+
+
+def duckdb_values(scores: npt.NDArray[np.uint8], repeat: int) -> dict[str, Any]:
+    """The same questions to DuckDB, a column a class; nothing where it is not installed."""
+    try:
+        duckdb: Any = importlib.import_module("duckdb")
+    except ImportError:
+        return {"DuckDB": None}
+    import pandas as pd
+
+    named = {f"c{number}": scores[:, number] for number in range(0, 527, 7)}
+    table = pd.DataFrame(named | {"clip": np.arange(len(scores))})
+    db = duckdb.connect()
+    db.execute("CREATE TABLE clips AS SELECT * FROM table")
+    del table
+
+    def work(number: int) -> object:
+        name = f"c{number * 7 % 525 // 7 * 7}"
+        page = db.execute(f"SELECT clip FROM clips ORDER BY {name} DESC, clip LIMIT 50").fetchall()
+        total = db.execute(f"SELECT count(*) FROM clips WHERE {name} >= 82").fetchall()
+        return page, total
+
+    return {"DuckDB": timed(work, repeat)}
+
+
+def unit(vectors: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+    values = vectors.astype(np.float32)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+
+
+def table(results: Sequence[tuple[int, dict[str, Any]]]) -> None:
+    """Print what was measured, one column a library."""
+    print("| | " + " | ".join(f"{clips:,} clips" for clips, _ in results) + " |")
+    print("|---|" + "---:|" * len(results))
+    for name in results[0][1]:
+        cells = [shown(name, values.get(name)) for _, values in results]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    print(f"\n{os.cpu_count()} cores; times are the median / the 99th percentile.")
+
+
+def shown(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return f"{1000 * value[0]:,.2f} / {1000 * value[1]:,.2f} ms"
+    if name in ("build", "add"):
+        return f"{value:,.1f} s"
+    if name == "anonymous memory":
+        return f"{value / 2**20:,.0f} MiB"
+    return f"{value:,.0f}" if isinstance(value, float | int) else str(value)
+
+
+if __name__ == "__main__":
+    main()
