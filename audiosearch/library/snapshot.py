@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from dataclasses import dataclass
@@ -220,14 +221,16 @@ def tags_of(block: Block, rows: Rows, top: int) -> list[list[Tag]]:
             whole = np.array([block.column(i)[row] for i in range(len(labels))])
             names = np.argsort(255 - whole, kind="stable")[:top].astype(np.uint16)
             values = whole[names]
-        scores = decode_scores(values).tolist()
-        found.append(
-            [
-                Tag(labels[i].name, labels[i].mid, score)
-                for i, score in zip(names.tolist(), scores, strict=False)
-            ]
-        )
+        pairs = zip(names.tolist(), values.tolist(), strict=True)
+        found.append([_tag(label, code) for label, code in pairs])
     return found
+
+
+@functools.lru_cache(maxsize=1 << 15)
+def _tag(label: int, code: int) -> Tag:
+    """Return a tag; the same object for the same class and score, as a page has hundreds."""
+    about = load_labels()[label]
+    return Tag(about.name, about.mid, float(decode_scores(np.array([code], np.uint8))[0]))
 
 
 def part_of(block: Block, removals: npt.NDArray[np.int64]) -> Part:
