@@ -25,7 +25,7 @@ from audiosearch.errors import printable
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.database import Database
 
-__all__ = ["Catalogue", "KnownFile", "NewRecording", "Recording", "Skipped"]
+__all__ = ["Catalogue", "KnownFile", "NewRecording", "Origin", "Recording", "Skipped"]
 
 _SCHEMA = """
 CREATE TABLE lengths (name TEXT PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
@@ -124,6 +124,34 @@ class NewRecording:
     size: int | None = None
     mtime_ns: int | None = None
     labels: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A recording with all that is known of where it comes from; paths are bytes.
+
+    `root` is None for a row of a packed file, and `packed_file` (path, size, modification time in
+    ns) for a sound file.
+    """
+
+    id: int
+    source: str
+    root: bytes | None
+    name: bytes
+    size: int | None
+    mtime_ns: int | None
+    packed_file: tuple[bytes, int, int] | None
+    packed_row: int | None
+    start: float
+    duration: float
+    first_clip: int
+    clips: int
+    labels: tuple[int, ...] | None
+
+    @property
+    def path(self) -> bytes | None:
+        """The sound file; None for a row of a packed file."""
+        return None if self.root is None else os.path.join(self.root, self.name)  # noqa: PTH118
 
 
 @dataclass(frozen=True)
@@ -293,6 +321,34 @@ class Catalogue:
         with self._db.understanding():
             return {row[0]: _recording(row) for row in rows}
 
+    def origins(self, first: int, count: int) -> list[Origin]:
+        """Return up to `count` recordings from clip number `first` on, in the order of clips."""
+        rows = self._db.rows(
+            "SELECT r.id, r.source, roots.path, r.name, r.size, r.mtime_ns, p.path, p.size, "
+            "p.mtime_ns, r.packed_row, r.start, r.duration, r.first_clip, r.clips, r.labels "
+            "FROM recordings r LEFT JOIN roots ON roots.id = r.root "
+            "LEFT JOIN packed_files p ON p.id = r.packed_file "
+            "WHERE r.first_clip >= ? ORDER BY r.first_clip LIMIT ?",
+            *(first, count),
+        )
+        with self._db.understanding():
+            return [_origin(row) for row in rows]
+
+    def spans(self) -> npt.NDArray[np.int64]:
+        """Return id, first clip and clips of all recordings, in the order of clips."""
+        rows = self._db.rows("SELECT id, first_clip, clips FROM recordings ORDER BY first_clip")
+        with self._db.understanding():
+            return np.array(rows, np.int64).reshape(-1, 3)
+
+    def problems(self) -> list[str]:
+        """Read the whole file and return what SQLite finds wrong with it."""
+        found = [str(row[0]) for row in self._db.rows("PRAGMA integrity_check(20)")]
+        orphans = self._db.rows("PRAGMA foreign_key_check")
+        return [
+            *(text for text in found if text != "ok"),
+            *(f"row {row} of {table} names a missing row of {of}" for table, row, of, _ in orphans),
+        ]
+
     def totals(self) -> tuple[int, int, float, float | None]:
         """Return recordings, clips, seconds of sound, and when the last one was added."""
         with self._db.reading():
@@ -409,6 +465,20 @@ class Catalogue:
             [(rows, name) for name, rows in lengths.items()],
         )
 
+    def recount(self) -> None:
+        """Count recordings, clips and seconds anew."""
+        self._db.execute(
+            "UPDATE lengths SET rows = (SELECT count(*) FROM recordings) "
+            "WHERE name = 'live_recordings'"
+        )
+        self._db.execute(
+            "UPDATE lengths SET rows = (SELECT coalesce(sum(clips), 0) FROM recordings) "
+            "WHERE name = 'live_clips'"
+        )
+        self._db.execute(
+            "UPDATE sums SET seconds = (SELECT coalesce(sum(duration), 0) FROM recordings)"
+        )
+
     def next_segment(self) -> int:
         """Return the number that the next segment gets; numbers are never given again."""
         rows = self._db.rows("SELECT seq FROM sqlite_sequence WHERE name = 'segments'")
@@ -461,6 +531,26 @@ def _recording(row: Sequence[Any]) -> Recording:
         clips,
         packed_row,
         classes,
+    )
+
+
+def _origin(row: Sequence[Any]) -> Origin:
+    number, source, root, name, size, mtime_ns, packed, packed_size, packed_mtime, *rest = row
+    packed_row, start, duration, first_clip, clips, labels = rest
+    return Origin(
+        number,
+        source,
+        root,
+        name,
+        size,
+        mtime_ns,
+        None if packed is None else (packed, packed_size, packed_mtime),
+        packed_row,
+        start,
+        duration,
+        first_clip,
+        clips,
+        None if labels is None else tuple(json.loads(labels)),
     )
 
 

@@ -10,9 +10,11 @@ import contextlib
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from audiosearch.library.catalogue import State
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import AUTO_FACTORY
 from audiosearch.library.neighbours import (
@@ -31,7 +33,7 @@ from audiosearch.library.segments import (
 from audiosearch.library.snapshot import Part, part_of
 from audiosearch.library.tail import TailBlock, tail_columns
 
-__all__ = ["delete_unlisted", "refresh_neighbours", "seal", "tidy"]
+__all__ = ["delete_unlisted", "refresh_neighbours", "seal", "tidy", "unlisted_files"]
 
 _OURS = re.compile(r"(?:segment-\d+\.seg|tail-\d+\.(?:rows|frames)|neighbours-\d+\.(?:faiss|json))")
 _TEMPORARY = re.compile(r"\.(?:segment|tail|neighbours)-.*\.tmp")
@@ -83,17 +85,23 @@ def refresh_neighbours(library: Library) -> None:
 
 def delete_unlisted(library: Library) -> None:
     """Delete files that the catalogue does not list, which a killed writer may have left."""
-    state = library.catalogue.state()
-    number = state.lengths["neighbours"]
-    listed = {segment_path(library.folder, n).name for n, _, _ in state.segments}
-    listed |= {column.path.name for column in tail_columns(library.folder, state.lengths["tail"])}
-    listed |= {path.name for path in index_paths(library.folder, number)}
-    for path in library.folder.iterdir():
-        ours = _OURS.fullmatch(path.name) or _TEMPORARY.fullmatch(path.name)
-        if ours and path.name not in listed:
-            # A reader may hold it where the system does not allow that; the next writer deletes it.
-            with contextlib.suppress(OSError):
-                path.unlink()
+    for path in unlisted_files(library.folder, library.catalogue.state()):
+        # A reader may hold it where the system does not allow that; the next writer deletes it.
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def unlisted_files(folder: Path, state: State) -> list[Path]:
+    """Return the files of a library that its catalogue does not list, by name."""
+    listed = {segment_path(folder, n).name for n, _, _ in state.segments}
+    listed |= {column.path.name for column in tail_columns(folder, state.lengths["tail"])}
+    listed |= {path.name for path in index_paths(folder, state.lengths["neighbours"])}
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if (_OURS.fullmatch(path.name) or _TEMPORARY.fullmatch(path.name))
+        and path.name not in listed
+    ]
 
 
 def _seal_once(library: Library) -> None:

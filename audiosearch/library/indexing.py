@@ -38,7 +38,7 @@ from audiosearch.library.writer import IndexSummary, Writer
 from audiosearch.models import bundled_model
 from audiosearch.storage import storage_errors, write_json
 
-__all__ = ["IndexSummary", "index"]
+__all__ = ["IndexSummary", "index", "writer_lock"]
 
 _REMOVED_AT_ONCE = 10_000  # while they are committed, readers wait for names
 
@@ -122,7 +122,7 @@ def index(
     wanted.extend(made_by)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _writer_lock(folder):
+    with writer_lock(folder):
         if not (folder / MANIFEST).exists():
             scorer = bundled_model("classifier")
             classifier = (str(scorer.manifest["name"]), classifier_identity(scorer))
@@ -259,15 +259,23 @@ def _hashes(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _writer_lock(folder: Path) -> Iterator[None]:
-    """Hold the library's lock; the system frees it when the process ends, however it ends."""
+def writer_lock(folder: Path) -> Iterator[None]:
+    """Hold a library's lock; the system frees it when the process ends, however it ends.
+
+    Raises
+    ------
+    LibraryBusyError
+        When another process holds it.
+    StorageError
+        When the folder may not be written.
+    """
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     with storage_errors(folder):
         try:
             lock.acquire()
         except filelock.Timeout:
             raise LibraryBusyError(
-                f"Another process is indexing into {printable(str(folder))}. Wait until it has "
+                f"Another process is writing to {printable(str(folder))}. Wait until it has "
                 "finished, or name another library with --library."
             ) from None
     try:
