@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from audiosearch.library.indexing import IndexSummary, index
     from audiosearch.library.library import Library, LibraryInfo
     from audiosearch.library.packing import PackSummary, pack
+    from audiosearch.library.verification import Finding, Verification, verify
     from audiosearch.tagging.tags import TagResult, tag, tag_files, tag_packed
     from audiosearch.weights import (
         ModelInfo,
@@ -40,6 +41,7 @@ _HOMES = {
     "AudioSearchError": "errors",
     "Clip": "library.hits",
     "Evaluation": "classifier.evaluation",
+    "Finding": "library.verification",
     "Hit": "library.hits",
     "ImportedWeights": "classifier.published",
     "IndexSummary": "library.indexing",
@@ -55,6 +57,7 @@ _HOMES = {
     "TagResult": "tagging.tags",
     "TrainingConfig": "classifier.training",
     "TrainingRun": "classifier.training",
+    "Verification": "library.verification",
     "default_library": "api",
     "embed": "api",
     "evaluate": "classifier.evaluation",
@@ -70,6 +73,7 @@ _HOMES = {
     "tag_files": "tagging.tags",
     "tag_packed": "tagging.tags",
     "train": "classifier.training",
+    "verify": "library.verification",
     "verify_model": "weights",
 }
 
@@ -77,6 +81,7 @@ __all__ = [
     "AudioSearchError",
     "Clip",
     "Evaluation",
+    "Finding",
     "Hit",
     "ImportedWeights",
     "IndexSummary",
@@ -92,6 +97,7 @@ __all__ = [
     "TagResult",
     "TrainingConfig",
     "TrainingRun",
+    "Verification",
     "__version__",
     "default_library",
     "embed",
@@ -108,6 +114,7 @@ __all__ = [
     "tag_files",
     "tag_packed",
     "train",
+    "verify",
     "verify_model",
 ]
 

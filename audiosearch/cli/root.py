@@ -17,6 +17,7 @@ COMMANDS = (
     "tag",
     "serve",
     "info",
+    "verify",
     "classes",
     "pack",
     "evaluate",
