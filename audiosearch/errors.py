@@ -14,6 +14,7 @@
     │   └── DownloadError         they could not be downloaded
     ├── OtherProcessError         another process of the same training failed
     ├── StorageError              writing failed: disk full, no permission
+    ├── JobError                  a job's journal or output belongs to something else
     ├── LibraryError
     │   ├── LibraryNotFoundError  there is no library in that folder
     │   ├── LibraryVersionError   made by a version that this one cannot read
@@ -120,6 +121,10 @@ class OtherProcessError(AudioSearchError):
 
 class StorageError(AudioSearchError):
     """A file could not be written."""
+
+
+class JobError(AudioSearchError):
+    """A job cannot go on: its journal is in use or unreadable, or its output is not its own."""
 
 
 class LibraryError(AudioSearchError):

@@ -1,6 +1,16 @@
-"""What indexing, tagging and uploads run on: analysis of a file, isolated workers, progress."""
+"""What indexing, tagging and uploads run on: analysis, isolated workers, journal, progress."""
 
-from audiosearch.jobs.analysis import Analysis, Analyzer, AnalyzerSettings, Segment
+from audiosearch.jobs.analysis import (
+    Analysis,
+    Analyzer,
+    AnalyzerSettings,
+    Chore,
+    Collector,
+    Reduced,
+    Reduction,
+    Segment,
+)
+from audiosearch.jobs.journal import Entry, Item, Journal
 from audiosearch.jobs.pool import WorkerPool, core_count
 from audiosearch.jobs.progress import Progress
 
@@ -8,7 +18,14 @@ __all__ = [
     "Analysis",
     "Analyzer",
     "AnalyzerSettings",
+    "Chore",
+    "Collector",
+    "Entry",
+    "Item",
+    "Journal",
     "Progress",
+    "Reduced",
+    "Reduction",
     "Segment",
     "WorkerPool",
     "core_count",

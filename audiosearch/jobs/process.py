@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from audiosearch.errors import AudioDecodeError, AudioSearchError
-from audiosearch.jobs.analysis import Analysis, AnalyzerSettings, Segment
+from audiosearch.jobs.analysis import AnalyzerSettings, Chore, Segment
 
 __all__ = ["WorkerProcess"]
 
@@ -35,19 +36,24 @@ class WorkerProcess:
         Its models.
     stall : float
         Seconds without a sign of life after which it is ended.
+    time_limit : float, optional
+        Seconds that one task may take in all.
 
     One thread at a time may call `run`; `end` may be called from another meanwhile.
     """
 
-    def __init__(self, settings: AnalyzerSettings, stall: float) -> None:
+    def __init__(
+        self, settings: AnalyzerSettings, stall: float, time_limit: float | None = None
+    ) -> None:
         self._settings = settings
         self._stall = stall
+        self._limit = time_limit
         self._lock = threading.Lock()  # a process is never made after `end`
         self._ended = False
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self, task: str | Segment) -> Analysis:
-        """Analyse one file, or a part of one.
+    def run(self, task: str | Segment | Chore) -> Any:
+        """Analyse one file or a part of one, or do a chore; return what the worker answered.
 
         Raises
         ------
@@ -60,12 +66,12 @@ class WorkerProcess:
         """
         for tries in range(1, _TRIES + 1):
             try:
-                kind, value = _ask(self._ready(), task, self._stall)
+                kind, value = _ask(self._ready(), task, self._stall, self._limit)
             except _LostError as lost:
                 self._check()
                 # What hung once will hang again, and that takes minutes.
                 if lost.stalled or tries == _TRIES:
-                    path = task.path if isinstance(task, Segment) else task
+                    path = task if isinstance(task, str) else task.path
                     raise AudioDecodeError(path, f"Its decoder {lost}.") from None
             else:
                 break
@@ -147,8 +153,14 @@ def _start(settings: AnalyzerSettings) -> subprocess.Popen[bytes]:
         ) from error
 
 
-def _ask(process: subprocess.Popen[bytes], task: Any, patience: float) -> tuple[str, Any]:
-    """Send a task and return the answer; end a process that gives no sign of life."""
+def _ask(
+    process: subprocess.Popen[bytes], task: Any, patience: float, limit: float | None = None
+) -> tuple[str, Any]:
+    """Send a task and return the answer; end a process that gives no sign of life.
+
+    So is one that works longer than `limit` seconds.
+    """
+    began = time.monotonic()
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -158,8 +170,12 @@ def _ask(process: subprocess.Popen[bytes], task: Any, patience: float) -> tuple[
         raise _LostError(_epitaph(process), stalled=False) from None
     while True:
         answered, stalled = threading.Event(), threading.Event()
+        wait, late = patience, False
+        if limit is not None:
+            left = began + limit - time.monotonic()
+            wait, late = min(patience, max(left, 0.01)), left < patience
         watch = threading.Thread(
-            target=_watch, args=(process, patience, answered, stalled), daemon=True
+            target=_watch, args=(process, wait, answered, stalled), daemon=True
         )
         watch.start()
         try:
@@ -167,6 +183,8 @@ def _ask(process: subprocess.Popen[bytes], task: Any, patience: float) -> tuple[
         except _LOST:
             if stalled.is_set():
                 how = f"gave no sound for {patience:g} s and was stopped"
+                if late:
+                    how = f"needed more than {limit:g} s, the time limit a file, and was stopped"
                 raise _LostError(how, stalled=True) from None
             raise _LostError(_epitaph(process), stalled=False) from None
         finally:

@@ -18,12 +18,27 @@ class Progress:
     total : int
         How many there are.
     seconds : float
-        Seconds of sound in what is done.
+        Seconds of sound in what this run did.
     skipped : int
-        How many of them were skipped.
+        How many of those done were skipped.
+    earlier : int
+        How many of those done an earlier run did.
+    share : float or None
+        How much of this run's work is done, from 0 to 1, where it is known better than by the
+        number of files: by their sizes.
     """
 
     done: int
     total: int
     seconds: float
     skipped: int
+    earlier: int = 0
+    share: float | None = None
+
+    def time_left(self, elapsed: float) -> float | None:
+        """Return the seconds left after `elapsed` seconds of this run; None where nobody knows."""
+        work = self.total - self.earlier
+        share = self.share
+        if share is None:
+            share = (self.done - self.earlier) / work if work else 1.0
+        return elapsed * (1 - share) / share if share > 0 else None

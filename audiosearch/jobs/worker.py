@@ -2,7 +2,7 @@
 
 It reads pickled tasks from its standard input and writes pickled messages to what was its standard
 output: ``("ready", None)`` once the models are loaded, ``("alive", None)`` now and then during a
-file, and ``("done", Analysis)`` or ``("failed", AudioSearchError)`` at its end. Anything that a
+file, and ``("done", result)`` or ``("failed", AudioSearchError)`` at its end. Anything that a
 decoder prints goes to standard error. It ends as soon as its input does, even in the middle of a
 file, so it does not outlive its parent.
 """
@@ -59,6 +59,8 @@ def _serve(tasks: queue.SimpleQueue[Any], answers: BinaryIO) -> None:
         from audiosearch.jobs.analysis import Analyzer, Segment
 
         analyzer = Analyzer(settings)
+        if settings.memory_limit is not None:
+            _limit_memory(settings.memory_limit)
     except AudioSearchError as error:
         send("failed", error)
         return
@@ -77,16 +79,24 @@ def _serve(tasks: queue.SimpleQueue[Any], answers: BinaryIO) -> None:
 
     while True:
         task = tasks.get()
-        path = task.path if isinstance(task, Segment) else task
+        path = task if isinstance(task, str) else task.path
+        result: Any
         try:
-            result = analyzer.analyze(task, on_block=alive)
+            if not isinstance(task, str | Segment):
+                result = task.perform()
+            elif settings.reduction is not None:
+                result = analyzer.reduce(task, on_block=alive)
+            else:
+                result = analyzer.analyze(task, on_block=alive)
         except InvalidArgumentError as error:
             # What the file holds, not what the caller asked for.
             send("failed", AudioDecodeError(path, str(error)))
         except AudioSearchError as error:
             send("failed", error)
         except MemoryError:
-            send("failed", AudioDecodeError(path, "It needs more memory than there is."))
+            limit = settings.memory_limit
+            most = "there is" if limit is None else f"{limit:,} MB, the memory limit a file"
+            send("failed", AudioDecodeError(path, f"It needs more memory than {most}."))
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -94,6 +104,18 @@ def _serve(tasks: queue.SimpleQueue[Any], answers: BinaryIO) -> None:
             send("failed", AudioDecodeError(path, reason))
         else:
             send("done", result)
+
+
+def _limit_memory(megabytes: int) -> None:
+    """Let the process take so much memory beyond what it has; where the system can do that."""
+    if not sys.platform.startswith("linux"):
+        return
+    import resource
+
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        pages = int(file.read().split()[5])  # data and stacks
+    limit = pages * resource.getpagesize() + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":

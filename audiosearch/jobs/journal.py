@@ -1,0 +1,578 @@
+"""The journal of a job over many files: what is done, and how far the output has got.
+
+Layout
+------
+One SQLite file beside the output, ``OUT.journal``, with three tables:
+
+``entries``
+    One row for each file that was done: the result as the job made it, or the reason why the file
+    was skipped. The key is the file's absolute path (with start and end, where a part of it was
+    asked for) and the fingerprint of the settings that change results; size and modification time
+    are stored beside. A file is done when all of these are as they were. Entries of other settings
+    stay until a run is complete, so going back to them by mistake or on purpose loses nothing.
+``plan``
+    The inputs of the latest run, sorted, each with the length that the output had once the rows of
+    this input were in it.
+``meta``
+    The version of this layout; the settings that the output was written with, its length, and the
+    CRC-32 of that many bytes.
+
+Results come in any order and are entered as they come: nothing waits for a slow file. The output
+grows in the order of the plan: it always holds the rows of the first inputs, complete, up to the
+first one that is not done yet. It is written from the entries alone, never from what a worker just
+sent, so a resumed job and an uninterrupted one take the same way and give the same bytes.
+
+Atomicity
+---------
+A group of results is one commit: rows are appended to the output and flushed to the disk, then one
+SQLite transaction holds the entries, the plan's marks and the output's new length. After ``kill
+-9`` or a power cut the output may be longer than the journal says, never shorter; the next run cuts
+the tail off. SQLite runs with a rollback journal and ``synchronous=FULL``: what was committed is on
+the disk. Formats that cannot grow (Parquet, playlists) are written from the entries when all is
+done, to a temporary file that is renamed.
+
+When inputs come, go or change between runs, the output is kept up to the first difference and
+written anew from there. When somebody else changed it (other length, other CRC), it is written anew
+from its start; nothing is analysed again for that.
+
+Failure
+-------
+A file that cannot be used is an entry too, with its reason: it is not tried again until it changes
+or ``retry_errors`` asks for it. A full disk stops the job with a `StorageError`; what was reported
+as done stays. A second process on the same journal is refused: SQLite's exclusive lock is held
+until the first one ends, however it ends. A journal that cannot be read is never thrown away by
+itself: the error says that ``--restart`` does it. An output without a journal is somebody's file
+and is not overwritten either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from audiosearch.errors import JobError, StorageError, printable
+from audiosearch.storage import Closing, fsync_folder, storage_errors
+
+__all__ = ["GROUP_FILES", "GROUP_SECONDS", "Entry", "Item", "Journal", "Totals"]
+
+GROUP_FILES = 200
+"""A group of results is committed when it has this many files, or is this old:"""
+GROUP_SECONDS = 1.0
+
+_VERSION = 1
+_PAGE = 1000
+_CHUNK = 1 << 20
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE entries (
+    key BLOB, settings TEXT, size INTEGER, mtime_ns INTEGER,
+    seconds REAL, result BLOB, reason TEXT, extras TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (key, settings)
+);
+CREATE TABLE plan (
+    seq INTEGER PRIMARY KEY, name BLOB, key BLOB, size INTEGER, mtime_ns INTEGER,
+    start REAL, stop REAL, problem TEXT, written INTEGER
+);
+"""
+# What an input's entry is, where it has one that counts.
+_JOIN = (
+    "LEFT JOIN entries e ON e.key = p.key AND e.settings = :settings AND e.size = p.size "
+    "AND e.mtime_ns = p.mtime_ns"
+)
+_COLUMNS = (
+    "p.seq, p.name, p.size, p.mtime_ns, p.start, p.stop, p.problem, "
+    "e.seconds, e.result, e.reason, e.extras"
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """An input of a job.
+
+    Attributes
+    ----------
+    name : str
+        The file as the user named it; outputs show this.
+    size, mtime_ns : int
+        Of the file when it was found; 0 where it has a problem.
+    start, end : float
+        The part that is asked for, in seconds; `end` None is the file's end.
+    problem : str or None
+        Why the file or folder could not even be looked at.
+    """
+
+    name: str
+    size: int = 0
+    mtime_ns: int = 0
+    start: float = 0.0
+    end: float | None = None
+    problem: str | None = None
+
+    @property
+    def key(self) -> bytes:
+        """What the file is known by, wherever the job is started from."""
+        path = os.path.abspath(os.fsencode(self.name))  # noqa: PTH100 - bytes
+        if self.start == 0 and self.end is None:
+            return path
+        return path + f"\0{self.start!r}\0{self.end!r}".encode()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of an input: a result, or a reason why there is none.
+
+    Attributes
+    ----------
+    item : Item
+        The input.
+    seconds : float
+        Seconds of sound that were read.
+    result : bytes or None
+        As the job made it.
+    reason : str or None
+        Why the file was skipped.
+    extras : str
+        Names of the additional things that were done with the result, each followed by a blank.
+    place : int
+        The input's place in the plan; -1 where it did not come from a journal.
+    """
+
+    item: Item
+    seconds: float = 0.0
+    result: bytes | None = None
+    reason: str | None = None
+    extras: str = ""
+    place: int = -1
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts over the plan: inputs, those done (skipped included), skipped, and sizes in bytes."""
+
+    inputs: int
+    done: int
+    skipped: int
+    size: int
+    size_done: int
+
+
+class Journal(Closing):
+    """What a job has done; see the module's text.
+
+    Parameters
+    ----------
+    path : path-like
+        The journal's file; made where it is missing.
+    output : path-like
+        What the job writes: a file, or for formats in many files a folder.
+    settings : str
+        Fingerprint of the settings that change results.
+    restart : bool
+        Forget what was done, and replace the output.
+
+    Raises
+    ------
+    JobError
+        When another process works on it, it cannot be read, or `output` exists without it.
+    StorageError
+        When it cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        *,
+        settings: str,
+        restart: bool = False,
+    ) -> None:
+        self.path, self.output, self.settings = Path(path), Path(output), settings
+        self._render: Callable[[Entry], bytes] | None = None
+        self._file: BinaryIO | None = None
+        self._next = 0  # the first input whose rows are not in the output
+        self._crc = self._length = 0
+        if not restart and self.output.exists() and not self.path.exists():
+            raise JobError(
+                f"{printable(str(self.output))} exists, and it has no journal "
+                f"({printable(self.path.name)}) to go on from. Name another file with --out, or "
+                "replace it with --restart."
+            )
+        with storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = self._open()
+            if restart:
+                self._forget()
+        except sqlite3.DatabaseError as error:
+            if not restart or isinstance(error, sqlite3.OperationalError):
+                raise self._refusal(error) from error
+            # No journal at all: `restart` asked for a new one.
+            self._db.close()
+            with storage_errors(self.path):
+                self.path.unlink()
+            self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        self._db = db = sqlite3.connect(self.path, isolation_level=None, timeout=0)
+        try:
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            db.execute("PRAGMA journal_mode = TRUNCATE")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("BEGIN EXCLUSIVE")
+            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _TABLES.split(";"):
+                    db.execute(statement)
+                db.execute("INSERT INTO meta VALUES ('version', ?)", (_VERSION,))
+            db.execute("COMMIT")
+            (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
+        except (sqlite3.Error, TypeError):
+            db.close()
+            raise
+        if version != _VERSION:
+            db.close()
+            raise JobError(
+                f"{printable(str(self.path))} was written by another version of audiosearch. "
+                "Finish the job with that version, or begin anew with --restart."
+            )
+        return db
+
+    def _refusal(self, error: sqlite3.Error) -> JobError | StorageError:
+        name = printable(str(self.path))
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            return StorageError(
+                f"{name} could not be written ({error}). Free some space; what was reported as "
+                "done is safe, and the same command goes on from there."
+            )
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return JobError(
+                f"Another process is working on {printable(str(self.output))}. Wait until it has "
+                "finished, or name another file with --out."
+            )
+        return JobError(
+            f"{name} cannot be used as a journal ({error}). Make sure that its folder can be "
+            "written, or begin anew with --restart."
+        )
+
+    def _forget(self) -> None:
+        with self._transaction():
+            for table in ("entries", "plan"):
+                self._db.execute(f"DELETE FROM {table}")
+            self._db.execute("DELETE FROM meta WHERE name <> 'version'")
+
+    def close(self) -> None:
+        """Let the journal and the output go; what was not committed is lost."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        with contextlib.suppress(sqlite3.Error):
+            # Takes SQLite's own empty journal away.
+            self._db.execute("PRAGMA journal_mode = DELETE")
+        self._db.close()
+
+    # the plan
+
+    def plan(self, items: Iterable[Item], *, retry_errors: bool = False) -> Totals:
+        """Take the inputs of a run; they are sorted, and one that is named twice counts once.
+
+        Parameters
+        ----------
+        items : iterable of Item
+            In any order; they need not fit into memory.
+        retry_errors : bool
+            Count what was skipped as not done.
+        """
+        db = self._db
+        with self._transaction():
+            db.execute("DROP TABLE IF EXISTS temp.found")
+            db.execute(
+                "CREATE TEMP TABLE found (place BLOB, name BLOB, key BLOB UNIQUE, size INTEGER, "
+                "mtime_ns INTEGER, start REAL, stop REAL, problem TEXT)"
+            )
+            db.executemany(
+                "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_found, items)
+            )
+            if retry_errors:
+                # Before the comparison: the output ends where something is to be tried again.
+                db.execute(
+                    "DELETE FROM entries WHERE settings = ? AND reason IS NOT NULL "
+                    "AND key IN (SELECT key FROM found)",
+                    (self.settings,),
+                )
+            db.execute("ALTER TABLE plan RENAME TO old")
+            db.execute(_TABLES[_TABLES.index("CREATE TABLE plan") :].rstrip().rstrip(";"))
+            db.execute(
+                "INSERT INTO plan SELECT row_number() OVER (ORDER BY place, start, "
+                "coalesce(stop, 1e300), key) - 1, name, key, size, mtime_ns, start, stop, "
+                "problem, NULL FROM found"
+            )
+            db.execute(
+                "UPDATE plan SET written = (SELECT written FROM old WHERE old.seq = plan.seq AND "
+                "(old.name, old.key, old.size, old.mtime_ns, old.start) = "
+                "(plan.name, plan.key, plan.size, plan.mtime_ns, plan.start) AND "
+                "old.stop IS plan.stop AND old.problem IS plan.problem)"
+            )
+            db.execute("DROP TABLE old")
+            db.execute("DROP TABLE temp.found")
+        return self.totals()
+
+    def totals(self) -> Totals:
+        """Count inputs, and those that are done."""
+        row = self._db.execute(
+            "SELECT count(*), count(coalesce(p.problem, e.key)), "
+            "count(coalesce(p.problem, e.reason)), coalesce(sum(p.size), 0), "
+            f"coalesce(sum(CASE WHEN e.key IS NULL THEN 0 ELSE p.size END), 0) FROM plan p {_JOIN}",
+            {"settings": self.settings},
+        ).fetchone()
+        return Totals(*row)
+
+    @property
+    def other_settings(self) -> int:
+        """How many inputs are done with other settings, and not with these."""
+        (count,) = self._db.execute(
+            f"SELECT count(*) FROM plan p {_JOIN} WHERE e.key IS NULL AND EXISTS "
+            "(SELECT 1 FROM entries o WHERE o.key = p.key AND o.size = p.size AND "
+            "o.mtime_ns = p.mtime_ns)",
+            {"settings": self.settings},
+        ).fetchone()
+        return int(count)
+
+    def todo(self) -> Iterator[Item]:
+        """Yield the inputs that are not done, in order; entries may be added meanwhile."""
+        for entry in self._pages("e.key IS NULL AND p.problem IS NULL"):
+            yield entry.item
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield what became of each input that has a result, in order."""
+        return self._pages("e.result IS NOT NULL")
+
+    def skipped(self) -> Iterator[Entry]:
+        """Yield each input that was skipped, with its reason, in order."""
+        return self._pages("coalesce(p.problem, e.reason) IS NOT NULL")
+
+    def without(self, extra: str) -> Iterator[Entry]:
+        """Yield the results with which `extra` was not done yet, in order."""
+        return self._pages("e.result IS NOT NULL AND instr(e.extras, :extra) = 0", extra + " ")
+
+    def _pages(self, where: str, extra: str = "") -> Iterator[Entry]:
+        after = -1
+        while True:
+            rows = self._db.execute(
+                f"SELECT {_COLUMNS} FROM plan p {_JOIN} WHERE p.seq > :after AND {where} "
+                "ORDER BY p.seq LIMIT :page",
+                {"settings": self.settings, "after": after, "page": _PAGE, "extra": extra},
+            ).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                yield _entry(row)
+            after = rows[-1][0]
+
+    # the output
+
+    def attach(self, head: bytes, render: Callable[[Entry], bytes], *, layout: str) -> None:
+        """Bring an output that grows into step with the plan, and keep it so from now on.
+
+        Parameters
+        ----------
+        head : bytes
+            What the output begins with.
+        render : callable
+            Gives the bytes of one result.
+        layout : str
+            Fingerprint of `head` and `render`: the output is written anew when it changes.
+        """
+        self._render = render
+        wanted = f"{self.settings} {layout}"
+        meta = dict(self._db.execute("SELECT name, value FROM meta"))
+        length, crc = int(meta.get("length", 0)), int(meta.get("crc", 0))
+        keep = 0
+        if meta.get("output") == wanted and _checksum(self.output, length) == crc:
+            self._next, keep = self._unchanged(len(head))
+        else:
+            self._next = 0
+        with storage_errors(self.output):
+            if keep:
+                self._crc = _checksum(self.output, keep) or 0
+            self._length = keep
+            with self._transaction():
+                self._db.execute("UPDATE plan SET written = NULL WHERE seq >= ?", (self._next,))
+                self._note(wanted)
+            # Cut in place: whoever follows the file sees it shrink and grow.
+            self._file = self.output.open("r+b" if self.output.exists() else "w+b")
+            self._file.truncate(keep)
+            self._file.seek(keep)
+            if not keep:
+                self._append(head)
+                with self._transaction():
+                    self._note(wanted)
+            fsync_folder(self.output.parent)
+        self._catch_up()
+
+    def _unchanged(self, head: int) -> tuple[int, int]:
+        """Return how many first inputs the output holds as they are, and its length with these."""
+        (first,) = self._db.execute(
+            f"SELECT min(p.seq) FROM plan p {_JOIN} WHERE p.written IS NULL "
+            "OR (e.key IS NULL AND p.problem IS NULL)",
+            {"settings": self.settings},
+        ).fetchone()
+        if first is None:
+            (count, length) = self._db.execute("SELECT count(*), max(written) FROM plan").fetchone()
+            return count, length or head
+        if not first:
+            return 0, head
+        (length,) = self._db.execute(
+            "SELECT written FROM plan WHERE seq = ?", (first - 1,)
+        ).fetchone()
+        return first, length
+
+    def put(self, entries: Sequence[Entry]) -> None:
+        """Commit a group of results, and let the output grow by what they complete.
+
+        Raises
+        ------
+        StorageError
+            When the disk is full.
+        """
+        rows = [
+            (e.item.key, self.settings, e.item.size, e.item.mtime_ns, e.seconds, e.result, e.reason)
+            for e in entries
+        ]
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO entries (key, settings, size, mtime_ns, seconds, result, "
+                "reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            self._grow()
+        self._catch_up()
+
+    def mark(self, marks: Sequence[tuple[Entry, int, int]], extra: str) -> None:
+        """Note that `extra` was done with results.
+
+        Parameters
+        ----------
+        marks : sequence of (Entry, size, mtime_ns)
+            The results, and what their files are like since.
+        extra : str
+            What was done; without blanks.
+        """
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE entries SET size = ?, mtime_ns = ?, extras = extras || ? "
+                "WHERE key = ? AND settings = ?",
+                [
+                    (size, mtime_ns, extra + " ", entry.item.key, self.settings)
+                    for entry, size, mtime_ns in marks
+                ],
+            )
+            self._db.executemany(
+                "UPDATE plan SET size = ?, mtime_ns = ? WHERE seq = ?",
+                [(size, mtime_ns, entry.place) for entry, size, mtime_ns in marks],
+            )
+
+    def complete(self) -> None:
+        """Forget entries of other settings, and of files that are no inputs any more."""
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM entries WHERE settings <> ? OR key NOT IN (SELECT key FROM plan)",
+                (self.settings,),
+            )
+
+    def _catch_up(self) -> None:
+        """Write what is done already, a page a commit, so that memory stays small."""
+        while self._render is not None:
+            with self._transaction():
+                if not self._grow():
+                    return
+
+    def _grow(self) -> int:
+        """Append the next done inputs' rows, at most a page of inputs; return how many."""
+        if self._render is None:
+            return 0
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM plan p {_JOIN} WHERE p.seq >= :first ORDER BY p.seq "
+            "LIMIT :page",
+            {"settings": self.settings, "first": self._next, "page": GROUP_FILES},
+        ).fetchall()
+        pieces, marks, length = [], [], self._length
+        for row in rows:
+            entry = _entry(row)
+            if entry.item.problem is None and entry.result is None and entry.reason is None:
+                break
+            if entry.result is not None:
+                pieces.append(self._render(entry))
+                length += len(pieces[-1])
+            marks.append((length, row[0]))
+        if not marks:
+            return 0
+        self._append(b"".join(pieces))
+        self._db.executemany("UPDATE plan SET written = ? WHERE seq = ?", marks)
+        self._note(None)
+        self._next += len(marks)
+        return len(marks)
+
+    def _append(self, data: bytes) -> None:
+        if not data or self._file is None:
+            return
+        with storage_errors(self.output):
+            self._file.write(data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._length += len(data)
+        self._crc = zlib.crc32(data, self._crc)
+
+    def _note(self, output: str | None) -> None:
+        values: list[tuple[str, int | str]] = [("length", self._length), ("crc", self._crc)]
+        if output is not None:
+            values.append(("output", output))
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise self._refusal(error) from error
+            raise
+
+
+def _found(item: Item) -> tuple[object, ...]:
+    name = os.fsencode(item.name)
+    # A zero byte sorts before everything, so a folder's files stand together, as in a listing.
+    place = name.replace(os.sep.encode(), b"\0")
+    times = (item.size, item.mtime_ns, item.start, item.end)
+    return (place, name, item.key, *times, item.problem)
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    place, name, size, mtime_ns, start, stop, problem, seconds, result, reason, extras = row
+    item = Item(os.fsdecode(name), size, mtime_ns, start, stop, problem)
+    return Entry(item, seconds or 0.0, result, problem or reason, extras or "", place)
+
+
+def _checksum(path: Path, length: int) -> int | None:
+    """Return the CRC-32 of the first `length` bytes of a file; None where it has fewer."""
+    crc = 0
+    try:
+        with path.open("rb") as file:
+            while length:
+                data = file.read(min(length, _CHUNK))
+                if not data:
+                    return None
+                crc = zlib.crc32(data, crc)
+                length -= len(data)
+    except FileNotFoundError:
+        return None
+    return crc
