@@ -9,8 +9,8 @@ import click
 
 from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED, interrupted
 from audiosearch.cli.options import embedder_option, json_option, library_option
-from audiosearch.cli.output import clock, count, echo_json, warn
-from audiosearch.cli.progress import IndexProgress
+from audiosearch.cli.output import echo_json, speed_line, warn_skipped
+from audiosearch.cli.progress import JobProgress
 from audiosearch.errors import printable
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def command(
     import audiosearch as aus
 
     folder = library or aus.default_library()
-    with IndexProgress() as progress:
+    with JobProgress() as progress:
         try:
             summary = aus.index(
                 sources,
@@ -89,11 +89,6 @@ def _print_summary(summary: IndexSummary, folder: Path) -> None:
         f"{len(summary.skipped):,} skipped."
     )
     if summary.seconds and summary.elapsed:
-        click.echo(
-            f"{summary.seconds / 3600:,.2f} hours of audio in {clock(summary.elapsed)} "
-            f"({summary.seconds / summary.elapsed:,.0f} x real time)."
-        )
+        click.echo(speed_line(summary.seconds, summary.elapsed))
     if summary.skipped:
-        warn(f"{count(len(summary.skipped), 'file')} skipped:")
-        for item in summary.skipped:
-            warn(f"  {printable(item.path)}: {item.reason}")
+        warn_skipped([(item.path, item.reason) for item in summary.skipped])

@@ -23,8 +23,10 @@ __all__ = [
     "one_line",
     "result_lines",
     "span",
+    "speed_line",
     "tags_text",
     "warn",
+    "warn_skipped",
     "youtube_link",
 ]
 
@@ -83,6 +85,24 @@ def tags_text(tags: Iterable[Tag]) -> str:
 def youtube_link(video: str, start: float) -> str:
     """Return the address of a video that starts at `start` seconds."""
     return f"https://www.youtube.com/watch?v={video}&t={math.floor(start)}s"
+
+
+def speed_line(seconds: float, elapsed: float) -> str:
+    """Return how much sound a job went through, and how fast."""
+    return (
+        f"{seconds / 3600:,.2f} hours of audio in {clock(elapsed)} "
+        f"({seconds / elapsed:,.0f} x real time)."
+    )
+
+
+def warn_skipped(skipped: Sequence[tuple[str, str]], *, total: int | None = None) -> None:
+    """List on stderr what was skipped, as (path, reason); `total` where these are the first."""
+    total = len(skipped) if total is None else total
+    warn(f"{count(total, 'file')} skipped:")
+    for path, reason in skipped:
+        warn(f"  {printable(path)}: {reason}")
+    if total > len(skipped):
+        warn(f"  and {total - len(skipped):,} more")
 
 
 def hit_lines(number: int, hit: Hit, *, keyword: bool) -> list[str]:

@@ -9,8 +9,8 @@ import click
 
 from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED, interrupted
 from audiosearch.cli.options import embedder_option, json_option
-from audiosearch.cli.output import clock, count, echo_json, warn
-from audiosearch.cli.progress import IndexProgress
+from audiosearch.cli.output import count, echo_json, speed_line, warn, warn_skipped
+from audiosearch.cli.progress import JobProgress
 from audiosearch.errors import printable
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def command(sources: tuple[Path, ...], out: Path, embedder: str, as_json: bool) 
     """
     import audiosearch as aus
 
-    with IndexProgress() as progress:
+    with JobProgress() as progress:
         try:
             summary = aus.pack(sources, out, embedder=embedder, on_progress=progress)
         except KeyboardInterrupt:
@@ -69,11 +69,6 @@ def _print_summary(summary: PackSummary, out: Path) -> None:
     else:
         warn(f"{name} was not made: none of the sources could be used.")
     if summary.seconds and summary.elapsed:
-        click.echo(
-            f"{summary.seconds / 3600:,.2f} hours of audio in {clock(summary.elapsed)} "
-            f"({summary.seconds / summary.elapsed:,.0f} x real time)."
-        )
+        click.echo(speed_line(summary.seconds, summary.elapsed))
     if summary.skipped:
-        warn(f"{len(summary.skipped):,} skipped:")
-        for item in summary.skipped:
-            warn(f"  {printable(item.path)}: {item.reason}")
+        warn_skipped([(item.path, item.reason) for item in summary.skipped])

@@ -2,47 +2,82 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from audiosearch.cli.output import count, warn
+from audiosearch.cli.output import clock, count, warn
 from audiosearch.storage import Closing
 
 if TYPE_CHECKING:
     from audiosearch.downloads import DownloadProgress
     from audiosearch.jobs import Progress
 
-__all__ = ["FetchProgress", "IndexProgress"]
+__all__ = ["FetchProgress", "JobProgress"]
 
 _LINE_SECONDS = 10.0
 
 
-class IndexProgress(Closing):
-    """Shows on stderr how many files are done, how much sound that is, and how fast it goes."""
+class JobProgress(Closing):
+    """Shows on stderr how many files are done, how much sound that is, how fast, and what is left.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    how : str
+        ``"auto"``: a bar on a terminal, else a line now and then; ``"lines"``: lines in any case;
+        ``"json"``: an object a line, for programs; ``"none"``: nothing.
+    """
+
+    def __init__(self, how: str = "auto") -> None:
         self._began = time.monotonic()
         self._last_line = self._began
+        self._last = (-1, -1)
         self._bar: Any = None
         self._task: Any = None
-        self._terminal = sys.stderr.isatty()
+        self._how = how
+        if how == "auto":
+            self._how = "bar" if sys.stderr.isatty() else "lines"
 
     def __call__(self, progress: Progress) -> None:
         """Take the state of the job."""
-        if self._terminal:
-            self._draw(progress)
-            return
         now = time.monotonic()
-        if now - self._last_line >= _LINE_SECONDS:
+        if self._how == "bar":
+            self._draw(progress)
+        elif self._how == "lines" and now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
-            warn(f"{progress.done:,} of {count(progress.total, 'file')}, {self._facts(progress)}")
+            left = progress.time_left(now - self._began)
+            rest = "" if left is None else f", {clock(left)} left"
+            warn(
+                f"{progress.done:,} of {count(progress.total, 'file')}, {self._facts(progress)}"
+                f"{rest}"
+            )
+        elif self._how == "json":
+            state = (progress.done, progress.total)
+            # Each commit, and every second in between.
+            if state != self._last or now - self._last_line >= 1:
+                self._last, self._last_line = state, now
+                warn(json.dumps(self._values(progress)))
 
     def close(self) -> None:
         """Take the bar off the terminal."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _values(self, progress: Progress) -> dict[str, Any]:
+        elapsed = max(time.monotonic() - self._began, 1e-6)
+        left = progress.time_left(elapsed)
+        return {
+            "done": progress.done,
+            "total": progress.total,
+            "earlier": progress.earlier,
+            "skipped": progress.skipped,
+            "seconds": progress.seconds,
+            "elapsed": round(elapsed, 3),
+            "x_real_time": round(progress.seconds / elapsed, 1),
+            "seconds_left": None if left is None else round(left, 1),
+        }
 
     def _facts(self, progress: Progress) -> str:
         elapsed = max(time.monotonic() - self._began, 1e-6)
@@ -54,24 +89,25 @@ class IndexProgress(Closing):
     def _draw(self, progress: Progress) -> None:
         if self._bar is None:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.description}"),
-                TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
             )
             self._task = self._bar.add_task("", total=None)
             self._bar.start()
+        left = progress.time_left(max(time.monotonic() - self._began, 1e-6))
+        rest = "" if left is None else f", {clock(left)} left"
         self._bar.update(
             self._task,
             completed=progress.done,
             total=progress.total,
-            description=self._facts(progress),
+            description=self._facts(progress) + rest,
         )
 
 

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED, interrupted
 from audiosearch.cli.options import embedder_option, json_option, top_option
-from audiosearch.cli.output import count, echo_json, one_line, span, tags_text, warn, youtube_link
+from audiosearch.cli.output import (
+    count,
+    echo_json,
+    one_line,
+    span,
+    speed_line,
+    tags_text,
+    warn,
+    warn_skipped,
+    youtube_link,
+)
+from audiosearch.cli.progress import JobProgress
+from audiosearch.cli.tag_options import JOB_OPTIONS, chosen_rules, job_options, rule_options
 from audiosearch.errors import AudioDecodeError, AudioError, AudioNotFoundError, printable
+
+if TYPE_CHECKING:
+    from audiosearch.tagging.batch import TagSummary
+    from audiosearch.tagging.rules import TagRules
 
 __all__ = ["command"]
 
@@ -25,18 +42,36 @@ __all__ = ["command"]
     show_default="none",
     help="Tag row N of a packed data set (FILE.h5).",
 )
+@rule_options
+@job_options
 @embedder_option
 @json_option
+@click.pass_context
 def command(
-    files: tuple[str, ...], top: int, clip: int | None, embedder: str, as_json: bool
+    context: click.Context,
+    files: tuple[str, ...],
+    top: int,
+    clip: int | None,
+    out: Path | None,
+    workers: int | None,
+    embedder: str,
+    as_json: bool,
+    progress: str,
+    quiet: bool,
+    **values: Any,
 ) -> int:
-    """Print the best classes of each FILE, one line a file.
+    """Print the best classes of each FILE, or write them to a file with --out.
 
     A file's score for a class is the highest of its clips of 9.6 seconds. A folder stands for
     all sound files in it. Files that cannot be read are skipped and listed at the end.
+
+    With --out, FILE may also be a pattern in quotes, a playlist (.m3u), a table (.csv) with the
+    columns path, start and end, or - for a list on the standard input. The job may be stopped at
+    any time; the same command goes on.
     """
     from audiosearch.library.sources import PACKED_SUFFIXES
 
+    rules = chosen_rules(values, top=top)
     packed = [name for name in files if name.lower().endswith(PACKED_SUFFIXES)]
     if clip is not None:
         if len(files) != 1 or not packed:
@@ -48,7 +83,62 @@ def command(
             f"{printable(packed[0])} is a packed data set: say which clip of it, "
             "for example --clip 0."
         )
-    return _tag_files(files, top=top, embedder=embedder, as_json=as_json)
+    if out is not None:
+        how = "none" if quiet else progress
+        job = values | {"workers": workers, "embedder": embedder, "rules": rules}
+        return _run_job(files, out, job, how=how, quiet=quiet, as_json=as_json)
+    for name, written in JOB_OPTIONS.items():
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"{written} needs --out FILE.")
+    return _tag_files(files, rules=rules, embedder=embedder, workers=workers, as_json=as_json)
+
+
+def _run_job(
+    files: tuple[str, ...],
+    out: Path,
+    job: dict[str, Any],
+    *,
+    how: str,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    from audiosearch.jobs.inputs import InputRules
+    from audiosearch.tagging.batch import tag_batch
+
+    inputs = InputRules(include=job.pop("include"), exclude=job.pop("exclude"))
+    with JobProgress(how) as progress:
+        try:
+            summary = tag_batch(
+                files,
+                out,
+                format=job.pop("format_name"),
+                inputs=inputs,
+                on_progress=progress,
+                **job,
+            )
+        except KeyboardInterrupt:
+            progress.close()
+            return interrupted("Interrupted. What was done is kept; run the same command to go on.")
+    if as_json:
+        echo_json(summary.to_dict())
+    elif not quiet:
+        _print_summary(summary)
+    if not summary.skipped:
+        return EXIT_OK
+    return EXIT_SKIPPED if summary.tagged else EXIT_FAILED
+
+
+def _print_summary(summary: TagSummary) -> None:
+    earlier = f" ({summary.earlier:,} done earlier)" if summary.earlier else ""
+    click.echo(
+        f"{summary.output}: {summary.tagged:,} of {count(summary.files, 'file')} tagged{earlier}, "
+        f"{summary.skipped:,} skipped."
+    )
+    if summary.seconds and summary.elapsed:
+        click.echo(speed_line(summary.seconds, summary.elapsed))
+    if summary.skipped:
+        warn_skipped(summary.first_skipped, total=summary.skipped)
+        warn(f"They are listed in {summary.errors}.")
 
 
 def _tag_row(path: str, row: int, *, top: int, as_json: bool) -> None:
@@ -66,27 +156,35 @@ def _tag_row(path: str, row: int, *, top: int, as_json: bool) -> None:
         click.echo(f"True labels: {', '.join(result.labels) or 'none'}")
 
 
-def _tag_files(files: tuple[str, ...], *, top: int, embedder: str, as_json: bool) -> int:
+def _tag_files(
+    files: tuple[str, ...],
+    *,
+    rules: TagRules,
+    embedder: str,
+    workers: int | None,
+    as_json: bool,
+) -> int:
     import audiosearch as aus
 
     skipped: list[AudioError] = []
     done = 0
     try:
         paths = _expanded(files, skipped)
-        for result in aus.tag_files(paths, top=top, embedder=embedder):
+        for result in aus.tag_files(paths, embedder=embedder, workers=workers, rules=rules):
             if isinstance(result, AudioError):
-                _skip(result, skipped)
+                skipped.append(result)
                 continue
             done += 1
             if as_json:
                 # The path as it was given, even where it is no valid text.
                 echo_json(result.to_dict() | {"path": result.path}, indent=None)
-            else:
-                click.echo(f"{one_line(result.path)}: {tags_text(result.tags)}")
+                continue
+            where = "" if rules.per == "file" else f" {result.start:.2f}-{result.end:.2f}"
+            click.echo(f"{one_line(result.path)}{where}: {tags_text(result.tags)}")
     except KeyboardInterrupt:
-        _report(done, skipped)
+        _report(skipped)
         return interrupted("Interrupted.")
-    _report(done, skipped)
+    _report(skipped)
     if not done:
         return EXIT_FAILED
     return EXIT_SKIPPED if skipped else EXIT_OK
@@ -101,9 +199,9 @@ def _expanded(files: tuple[str, ...], skipped: list[AudioError]) -> list[str]:
             continue
         from audiosearch.audio import find_audio
 
-        found = find_audio(name, on_error=lambda error: _skip(_unlisted(error), skipped))
+        found = find_audio(name, on_error=lambda error: skipped.append(_unlisted(error)))
         if not found:
-            _skip(AudioNotFoundError(name, "There are no sound files in this folder."), skipped)
+            skipped.append(AudioNotFoundError(name, "There are no sound files in this folder."))
         paths.extend(str(path) for path in found)
     return paths
 
@@ -112,15 +210,9 @@ def _unlisted(error: OSError) -> AudioError:
     return AudioDecodeError(os.fsdecode(error.filename or ""), f"{error.strerror}.")
 
 
-def _skip(error: AudioError, skipped: list[AudioError]) -> None:
-    warn(f"Skipped {error}")
-    skipped.append(error)
-
-
-def _report(done: int, skipped: list[AudioError]) -> None:
-    """Say at the end which files were left out; one alone was just reported."""
-    if not skipped or done + len(skipped) == 1:
-        return
-    warn(f"{count(done, 'file')} tagged, {count(len(skipped), 'file')} skipped:")
-    for error in skipped:
-        warn(f"  {error}")
+def _report(skipped: list[AudioError]) -> None:
+    """Say at the end which files were left out."""
+    if len(skipped) == 1:
+        warn(f"Skipped {skipped[0]}")
+    elif skipped:
+        warn_skipped([(error.path, error.reason) for error in skipped])

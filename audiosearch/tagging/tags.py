@@ -20,6 +20,7 @@ from audiosearch.errors import AudioError, InvalidArgumentError, printable
 from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings, WorkerPool, core_count
 from audiosearch.labels import CLASS_COUNT, load_labels
 from audiosearch.library.hits import Tag, tags_to_dicts
+from audiosearch.tagging.rules import TagRules
 
 __all__ = ["TagResult", "tag", "tag_files", "tag_packed"]
 
@@ -85,6 +86,7 @@ def tag_files(
     top: int = 5,
     embedder: str = "lite",
     workers: int | None = None,
+    rules: TagRules | None = None,
 ) -> Iterator[TagResult | AudioError]:
     """Tag files in worker processes that survive a broken decoder.
 
@@ -98,11 +100,14 @@ def tag_files(
         What embeds them.
     workers : int, optional
         How many processes; one a core where None.
+    rules : TagRules, optional
+        Which tags, in place of `top`: also per clip or per segment, a threshold, some classes only.
 
     Returns
     -------
     iterator of TagResult or AudioError
-        In the order of `paths`: the tags, or why there are none.
+        In the order of `paths`: the tags, or why there are none; several results a file where
+        `rules` ask for clips or segments.
 
     Raises
     ------
@@ -116,19 +121,27 @@ def tag_files(
         raise InvalidArgumentError(f"workers must be at least 1, not {workers}.")
     names = [os.fspath(path) for path in paths]
     count = min(core_count(), len(names)) if workers is None else workers
-    return _tag_files(names, top, AnalyzerSettings(embedder=embedder), count)
+    settings = AnalyzerSettings(embedder=embedder, reduction=rules or TagRules(top=top))
+    return _tag_files(names, settings, count)
 
 
 def _tag_files(
-    names: list[str], top: int, settings: AnalyzerSettings, workers: int
+    names: list[str], settings: AnalyzerSettings, workers: int
 ) -> Iterator[TagResult | AudioError]:
     if not names:
         return
     # Once here, where it raises, and where it converts a model that was just fetched.
     embedder_hash(settings.embedder)
     with WorkerPool(settings, workers=workers) as pool:
+        labels = load_labels()
+        result: Any
         for result in pool.map(names):
-            yield result if isinstance(result, AudioError) else from_analysis(result, top=top)
+            if isinstance(result, AudioError):
+                yield result
+                continue
+            for start, end, tags in result.value:
+                named = [Tag(labels[i].name, labels[i].mid, score) for i, score in tags]
+                yield TagResult(result.path, start, end, named)
 
 
 def tag_packed(path: str | os.PathLike[str], row: int, *, top: int = 5) -> TagResult:
