@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 
 import click
 
@@ -18,6 +19,9 @@ COMMANDS = (
     "serve",
     "info",
     "verify",
+    "export",
+    "import",
+    "merge",
     "classes",
     "pack",
     "evaluate",
@@ -30,7 +34,7 @@ COMMANDS = (
 class LazyGroup(click.Group):
     """A group whose command NAME is the attribute `command` of ``audiosearch.cli.NAME``.
 
-    A hyphen in the name is an underscore in the module's.
+    A hyphen in the name is an underscore in the module's; a word of Python gets one at its end.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -42,6 +46,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = cmd_name.replace("-", "_")
+        if keyword.iskeyword(module):
+            module += "_"
         command = importlib.import_module(f"audiosearch.cli.{module}").command
         if not isinstance(command, click.Command):
             raise TypeError(f"audiosearch.cli.{module}.command is no click command")

@@ -1,0 +1,29 @@
+"""``audiosearch import``: add what was exported to a library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from audiosearch.cli.merge import mix_option, print_summary
+from audiosearch.cli.options import json_option, library_option
+
+__all__ = ["command"]
+
+
+@click.command("import", short_help="Add an exported file, or another library, to a library.")
+@click.argument("source", type=click.Path(path_type=Path))
+@library_option()
+@mix_option
+@json_option
+def command(source: Path, library: Path | None, mix_embedders: bool, as_json: bool) -> None:
+    """Add SOURCE to the library: a file that `audiosearch export` wrote, or another library.
+
+    No sound is analysed again. A recording that the library has already is kept as it is, unless
+    that of SOURCE was made from a newer file.
+    """
+    import audiosearch as aus
+
+    folder = library or aus.default_library()
+    print_summary(aus.import_clips(source, folder, mix_embedders=mix_embedders), as_json=as_json)

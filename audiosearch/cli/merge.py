@@ -1,0 +1,56 @@
+"""``audiosearch merge``: bring several libraries together in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from audiosearch.cli.options import folder_type, json_option
+from audiosearch.cli.output import clock, count, echo_json, one_line
+
+if TYPE_CHECKING:
+    from audiosearch.library.transfer import ImportSummary
+
+__all__ = ["command", "mix_option", "print_summary"]
+
+mix_option = click.option(
+    "--mix-embedders",
+    is_flag=True,
+    help="Allow embeddings of two origins in one library.",
+)
+
+
+@click.command(short_help="Bring several libraries together in one.")
+@click.argument("sources", nargs=-1, required=True, type=folder_type, metavar="LIBRARY...")
+@click.option(
+    "--out",
+    required=True,
+    type=folder_type,
+    metavar="DIR",
+    help="Folder of the library to make, or of one to add to.",
+)
+@mix_option
+@json_option
+def command(sources: tuple[Path, ...], out: Path, mix_embedders: bool, as_json: bool) -> None:
+    """Copy what each LIBRARY holds into another; they are left as they are.
+
+    Of a file that two of them hold, that of the newer file is taken, else that of the first. Files
+    that `audiosearch export` wrote may stand in place of libraries.
+    """
+    import audiosearch as aus
+
+    print_summary(aus.merge(sources, out, mix_embedders=mix_embedders), as_json=as_json)
+
+
+def print_summary(summary: ImportSummary, *, as_json: bool) -> None:
+    """Print what an import or a merge did."""
+    if as_json:
+        echo_json(summary.to_dict())
+        return
+    click.echo(
+        f"{one_line(summary.library)}: {summary.added:,} added, {summary.updated:,} updated, "
+        f"{summary.unchanged:,} unchanged; {count(summary.clips, 'clip')} in "
+        f"{clock(summary.elapsed)}."
+    )

@@ -1,0 +1,122 @@
+"""Recordings with all that a library holds of them: what is exported, imported and merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.embedders.base import EMBEDDING_SIZE
+from audiosearch.jobs.analysis import CLIP_SPAN
+from audiosearch.labels import CLASS_COUNT
+from audiosearch.library.catalogue import Origin
+from audiosearch.library.library import Library
+from audiosearch.library.snapshot import Part
+from audiosearch.library.tail import TailBlock, tail_columns
+
+__all__ = ["Bundle", "Maker", "makers_of", "read_bundles"]
+
+_RECORDINGS_AT_ONCE = 1000
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Some whole recordings.
+
+    Attributes
+    ----------
+    origins : list of Origin
+        Where they come from; their numbers and those of their clips are of another library.
+    codes : uint8 (clips, 527)
+        Score codes, see `audiosearch.library.columns`.
+    vectors : int8 (clips, 128)
+        Search vectors.
+    frame_counts : uint8 (clips,)
+        How many embedding frames each clip brings.
+    frames : uint8 (frames, 128)
+        All of them.
+    """
+
+    origins: list[Origin]
+    codes: npt.NDArray[np.uint8]
+    vectors: npt.NDArray[np.int8]
+    frame_counts: npt.NDArray[np.uint8]
+    frames: npt.NDArray[np.uint8]
+
+    def times(self) -> list[tuple[Origin, int, float, float]]:
+        """Return for each clip its recording, its number there, and start and end in seconds."""
+        found = []
+        for origin in self.origins:
+            for number in range(origin.clips):
+                start = origin.start + number * CLIP_SPAN
+                last = number == origin.clips - 1
+                end = origin.start + (origin.duration if last else (number + 1) * CLIP_SPAN)
+                found.append((origin, number, start, max(end, start)))
+        return found
+
+
+Maker = tuple[str, str | None]
+"""Name of a model, and the SHA-256 of its weights where it has such."""
+
+
+def makers_of(library: Library) -> tuple[list[Maker], Maker]:
+    """Return the embedders whose embeddings a library holds, and its classifier."""
+    manifest = library.manifest
+    embedders = [manifest["embedder"], *manifest.get("mixed_with", [])]
+    classifier = manifest["classifier"]
+    return (
+        [(str(model["name"]), model["sha256"]) for model in embedders],
+        (str(classifier["name"]), classifier["sha256"]),
+    )
+
+
+def read_bundles(library: Library) -> Iterator[Bundle]:
+    """Give everything that a library holds, in the order of its clips.
+
+    What others add or remove meanwhile may or may not be among it; no recording comes in part.
+    """
+    for attempt in range(_ATTEMPTS):
+        now = library.snapshot()
+        column = tail_columns(library.folder, now.lengths["tail"])[1]
+        try:
+            tail_frames = column.read(now.lengths["tail_frames"])
+            break
+        except FileNotFoundError:  # the tail became a segment a moment ago
+            if attempt == _ATTEMPTS - 1:
+                raise column.damaged("is missing") from None
+    tail_counts = [p.block.frame_counts() for p in now.parts if isinstance(p.block, TailBlock)]
+    counts = np.concatenate([np.zeros(1, np.uint8), *tail_counts]).cumsum(dtype=np.int64)
+
+    def frames_of(part: Part, row: int, stop: int) -> npt.NDArray[np.uint8]:
+        if not isinstance(part.block, TailBlock):
+            return part.block.frames(row, stop)
+        place = part.block.first - now.lengths["tail"]
+        return tail_frames[counts[place + row] : counts[place + stop]]
+
+    first = 0
+    while origins := library.catalogue.origins(first, _RECORDINGS_AT_ONCE):
+        first = origins[-1].first_clip + 1
+        for part in now.parts:
+            block = part.block
+            here = [o for o in origins if block.first <= o.first_clip < block.stop]
+            starts = block.rows_of(np.array([o.first_clip for o in here], np.int64))
+            kept = [
+                (origin, row)
+                for origin, row in zip(here, starts.tolist(), strict=True)
+                if row >= 0 and part.is_live(row)
+            ]
+            if not kept:
+                continue
+            rows = np.concatenate([np.arange(row, row + origin.clips) for origin, row in kept])
+            codes = [block.column(number)[rows] for number in range(CLASS_COUNT)]
+            frames = [frames_of(part, row, row + origin.clips) for origin, row in kept]
+            yield Bundle(
+                [origin for origin, _ in kept],
+                np.stack(codes, axis=1),
+                np.ascontiguousarray(block.vectors[rows]),
+                block.frame_counts()[rows],
+                np.concatenate([np.empty((0, EMBEDDING_SIZE), np.uint8), *frames]),
+            )
