@@ -140,7 +140,7 @@ def test_kill_9_at_random_moments(
 ) -> None:
     """Set AUDIOSEARCH_TEST_KILLS for more of them."""
     folder = tmp_path / "in"
-    make_many(sound_master, folder, 300)
+    make_many(sound_master, folder, 150)
     whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
     began = time.monotonic()
     assert start(folder, whole, command_environment).wait(timeout=500) == 3
@@ -166,7 +166,7 @@ def test_ctrl_c_keeps_what_was_done(
     sound_master: Path, tmp_path: Path, command_environment: dict[str, str]
 ) -> None:
     folder, out = tmp_path / "in", tmp_path / "tags.jsonl"
-    make_many(sound_master, folder, 400)
+    make_many(sound_master, folder, 120)
     job = start(folder, out, command_environment)
     deadline = time.monotonic() + 120
     while not (out.exists() and out.stat().st_size) and time.monotonic() < deadline:
