@@ -10,7 +10,8 @@ from audiosearch.jobs.analysis import (
     Reduction,
     Segment,
 )
-from audiosearch.jobs.journal import Entry, Item, Journal
+from audiosearch.jobs.items import Entry, Item
+from audiosearch.jobs.journal import Journal
 from audiosearch.jobs.pool import WorkerPool, core_count
 from audiosearch.jobs.progress import Progress
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from audiosearch.audio import AUDIO_EXTENSIONS
 from audiosearch.errors import DataError, printable
-from audiosearch.jobs.journal import Item
+from audiosearch.jobs.items import Item
 
 __all__ = ["STDIN", "InputRules", "find_items"]
 

@@ -52,14 +52,14 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from audiosearch.errors import JobError, StorageError, printable
+from audiosearch.jobs.items import Entry, Item, Totals, entry_of, plan_row
 from audiosearch.storage import Closing, fsync_folder, storage_errors
 
-__all__ = ["GROUP_FILES", "GROUP_SECONDS", "Entry", "Item", "Journal", "Totals"]
+__all__ = ["GROUP_FILES", "GROUP_SECONDS", "Journal"]
 
 GROUP_FILES = 200
 """A group of results is committed when it has this many files, or is this old:"""
@@ -89,77 +89,6 @@ _COLUMNS = (
     "p.seq, p.name, p.size, p.mtime_ns, p.start, p.stop, p.problem, "
     "e.seconds, e.result, e.reason, e.extras"
 )
-
-
-@dataclass(frozen=True)
-class Item:
-    """An input of a job.
-
-    Attributes
-    ----------
-    name : str
-        The file as the user named it; outputs show this.
-    size, mtime_ns : int
-        Of the file when it was found; 0 where it has a problem.
-    start, end : float
-        The part that is asked for, in seconds; `end` None is the file's end.
-    problem : str or None
-        Why the file or folder could not even be looked at.
-    """
-
-    name: str
-    size: int = 0
-    mtime_ns: int = 0
-    start: float = 0.0
-    end: float | None = None
-    problem: str | None = None
-
-    @property
-    def key(self) -> bytes:
-        """What the file is known by, wherever the job is started from."""
-        path = os.path.abspath(os.fsencode(self.name))  # noqa: PTH100 - bytes
-        if self.start == 0 and self.end is None:
-            return path
-        return path + f"\0{self.start!r}\0{self.end!r}".encode()
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What became of an input: a result, or a reason why there is none.
-
-    Attributes
-    ----------
-    item : Item
-        The input.
-    seconds : float
-        Seconds of sound that were read.
-    result : bytes or None
-        As the job made it.
-    reason : str or None
-        Why the file was skipped.
-    extras : str
-        Names of the additional things that were done with the result, each followed by a blank.
-    place : int
-        The input's place in the plan; -1 where it did not come from a journal.
-    """
-
-    item: Item
-    seconds: float = 0.0
-    result: bytes | None = None
-    reason: str | None = None
-    extras: str = ""
-    place: int = -1
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Counts over the plan: inputs, those done (skipped included), skipped, and sizes in bytes."""
-
-    inputs: int
-    done: int
-    skipped: int
-    size: int
-    size_done: int
 
 
 class Journal(Closing):
@@ -296,7 +225,7 @@ class Journal(Closing):
                 "mtime_ns INTEGER, start REAL, stop REAL, problem TEXT)"
             )
             db.executemany(
-                "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_found, items)
+                "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(plan_row, items)
             )
             if retry_errors:
                 # Before the comparison: the output ends where something is to be tried again.
@@ -371,7 +300,7 @@ class Journal(Closing):
             if not rows:
                 return
             for row in rows:
-                yield _entry(row)
+                yield entry_of(row)
             after = rows[-1][0]
 
     # the output
@@ -503,7 +432,7 @@ class Journal(Closing):
         ).fetchall()
         pieces, marks, length = [], [], self._length
         for row in rows:
-            entry = _entry(row)
+            entry = entry_of(row)
             if entry.item.problem is None and entry.result is None and entry.reason is None:
                 break
             if entry.result is not None:
@@ -546,20 +475,6 @@ class Journal(Closing):
             if isinstance(error, sqlite3.OperationalError):
                 raise self._refusal(error) from error
             raise
-
-
-def _found(item: Item) -> tuple[object, ...]:
-    name = os.fsencode(item.name)
-    # A zero byte sorts before everything, so a folder's files stand together, as in a listing.
-    place = name.replace(os.sep.encode(), b"\0")
-    times = (item.size, item.mtime_ns, item.start, item.end)
-    return (place, name, item.key, *times, item.problem)
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
-    place, name, size, mtime_ns, start, stop, problem, seconds, result, reason, extras = row
-    item = Item(os.fsdecode(name), size, mtime_ns, start, stop, problem)
-    return Entry(item, seconds or 0.0, result, problem or reason, extras or "", place)
 
 
 def _checksum(path: Path, length: int) -> int | None:

@@ -30,6 +30,7 @@ from audiosearch.jobs import (
     core_count,
 )
 from audiosearch.jobs.inputs import InputRules, find_items
+from audiosearch.jobs.items import Totals
 from audiosearch.jobs.journal import GROUP_FILES, GROUP_SECONDS
 from audiosearch.models import bundled_model
 from audiosearch.storage import atomic_path, write_json
@@ -274,7 +275,7 @@ class _Run:
     def __init__(
         self,
         journal: Journal,
-        totals: Any,
+        totals: Totals,
         on_progress: Callable[[Progress], None] | None,
         summary: TagSummary,
     ) -> None:
