@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from audiosearch.classifier.training import TrainingConfig, TrainingRun, train
     from audiosearch.errors import AudioSearchError
     from audiosearch.jobs.progress import Progress
+    from audiosearch.library.duplicates import DuplicateGroup, duplicates
     from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
     from audiosearch.library.indexing import IndexSummary, index
     from audiosearch.library.library import Library, LibraryInfo
     from audiosearch.library.packing import PackSummary, pack
+    from audiosearch.library.relocation import Relocation, relocate
     from audiosearch.library.transfer import (
         ExportSummary,
         ImportSummary,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AudioSearchError": "errors",
     "Clip": "library.hits",
+    "DuplicateGroup": "library.duplicates",
     "Evaluation": "classifier.evaluation",
     "EventRules": "tagging.events",
     "ExportSummary": "library.transfer",
@@ -65,6 +68,7 @@ _HOMES = {
     "Moment": "library.hits",
     "PackSummary": "library.packing",
     "Progress": "jobs.progress",
+    "Relocation": "library.relocation",
     "SearchResult": "library.hits",
     "Tag": "library.hits",
     "TagResult": "tagging.tags",
@@ -74,6 +78,7 @@ _HOMES = {
     "TrainingRun": "classifier.training",
     "Verification": "library.verification",
     "default_library": "api",
+    "duplicates": "library.duplicates",
     "embed": "api",
     "evaluate": "classifier.evaluation",
     "export": "library.transfer",
@@ -86,6 +91,7 @@ _HOMES = {
     "model_path": "weights",
     "open_library": "api",
     "pack": "library.packing",
+    "relocate": "library.relocation",
     "shipped_library": "api",
     "tag": "tagging.tags",
     "tag_batch": "tagging.batch",
@@ -99,6 +105,7 @@ _HOMES = {
 __all__ = [
     "AudioSearchError",
     "Clip",
+    "DuplicateGroup",
     "Evaluation",
     "EventRules",
     "ExportSummary",
@@ -114,6 +121,7 @@ __all__ = [
     "Moment",
     "PackSummary",
     "Progress",
+    "Relocation",
     "SearchResult",
     "Tag",
     "TagResult",
@@ -124,6 +132,7 @@ __all__ = [
     "Verification",
     "__version__",
     "default_library",
+    "duplicates",
     "embed",
     "evaluate",
     "export",
@@ -136,6 +145,7 @@ __all__ = [
     "model_path",
     "open_library",
     "pack",
+    "relocate",
     "shipped_library",
     "tag",
     "tag_batch",

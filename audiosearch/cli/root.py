@@ -22,6 +22,8 @@ COMMANDS = (
     "export",
     "import",
     "merge",
+    "relocate",
+    "duplicates",
     "classes",
     "pack",
     "evaluate",

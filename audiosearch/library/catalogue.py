@@ -399,7 +399,30 @@ class Catalogue:
         )
         return rows[0] if rows else None
 
+    def packed_paths(self) -> dict[int, bytes]:
+        """Return the packed files by id."""
+        return dict(self._db.rows("SELECT id, path FROM packed_files"))
+
     # What follows changes the catalogue and belongs inside `transaction`.
+
+    def move_root(self, root: int, path: bytes) -> None:
+        """Let everything below a root lie below another folder."""
+        new = self.add_root(path)
+        for table in ("recordings", "skipped"):
+            self._db.execute(f"UPDATE {table} SET root = ? WHERE root = ?", new, root)
+
+    def move_file(self, known: KnownFile, root: bytes, name: bytes) -> None:
+        """Let one file lie elsewhere."""
+        new = self.add_root(root)
+        for table in ("recordings", "skipped"):
+            self._db.execute(
+                f"UPDATE {table} SET root = ?, name = ? WHERE root = ? AND name = ?",
+                *(new, name, known.root, known.name),
+            )
+
+    def move_packed_file(self, number: int, path: bytes) -> None:
+        """Let a packed file lie elsewhere."""
+        self._db.execute("UPDATE packed_files SET path = ? WHERE id = ?", path, number)
 
     def add_root(self, path: bytes) -> int:
         """Return the id of a root, made where it is new."""

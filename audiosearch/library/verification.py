@@ -334,8 +334,9 @@ class _Check:
             self._add(
                 "missing sound",
                 os.fsdecode(path),
-                f"{reason or f'It cannot be looked at ({error.strerror})'}. Index its "
-                "folder again to take it out of the library.",
+                f"{reason or f'It cannot be looked at ({error.strerror})'}. If it was "
+                "moved, say so with `audiosearch relocate`; if it is gone for good, index its "
+                "folder again.",
             )
             return
         if (status.st_size, status.st_mtime_ns) != (size, mtime_ns):
