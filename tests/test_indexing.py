@@ -441,7 +441,7 @@ def test_a_library_of_another_classifier_is_refused(
 
 def test_one_writer_at_a_time(library_folder: Path, good_folder: Path) -> None:
     with filelock.FileLock(library_folder / "writer.lock"):
-        with pytest.raises(LibraryBusyError, match="Another process is indexing"):
+        with pytest.raises(LibraryBusyError, match="Another process is writing"):
             aus.index(good_folder, library_folder)
         with Library(library_folder) as library:
             assert library.search("speech").total
