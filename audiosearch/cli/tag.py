@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(short_help="Name the best classes of sound files, on screen or in a file.")
+@click.command(short_help="Name the best classes of sound files.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=str), metavar="FILE...")
 @top_option
 @click.option(
