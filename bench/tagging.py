@@ -7,7 +7,7 @@ Three tables, all of one run on made sound (44.1 kHz, stereo; noise and tones):
 
 - throughput of ``tag_batch`` on long files, beside the same decoder and as many processes with
   YAMNet in LiteRT, and with librosa's log-mel features in place of the models, as ratios; then the
-  parts of the work alone, on one thread;
+  parts of the work alone, in as many processes;
 - the peak memory of a worker by a file's length (``--lengths``, minutes);
 - a tree of ``--files`` files of one second: time per file, and of that the bookkeeping, measured as
   the same inputs and results put into a journal without any analysis.
