@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError
+from tools.lite.growth import grow
 from tools.lite.network import StudentConfig, build_head, build_trunk
-from tools.lite.run import StageFolder, load_parts, run_stage
+from tools.lite.run import StageFolder, run_stage
 from tools.lite.shards import Shard, decode_log_mel, shard_folders
 from tools.lite.teacher import decode_embedding
 
@@ -92,7 +93,7 @@ def distil(
     config : DistillationConfig
         Settings.
     start : Path, optional
-        A finished stage whose weights to begin with.
+        A finished stage whose weights to begin with; it may have fewer blocks (growth.py).
     say : callable
         Called with a line an epoch.
 
@@ -114,7 +115,7 @@ def distil(
     folder = StageFolder(out)
     folder.begin({"stage": "distillation", "shards": len(mixed), **asdict(config)})
     if start is not None:
-        load_parts(start, parts)
+        grow(start, config.student, parts)
     read = [shard_of(epoch, mixed, clean, config) for epoch in range(1, config.epochs + 1)]
     steps = [len(Shard(path).log_mel) // config.batch for path in read]
     trainer = _trainer_class()(parts, mean, deviation, last_layer, config)
