@@ -52,9 +52,9 @@ def grow(folder: str | os.PathLike[str], config: StudentConfig, parts: dict[str,
         )
     grown = {"trunk": build_trunk(before), "head": build_head(before)}
     load_parts(folder, grown)
-    known = {layer.name: layer for part in grown.values() for layer in part.layers}
-    for part in (parts["trunk"], parts["head"]):
-        for layer in part.layers:
+    for name, part in grown.items():
+        known = {layer.name: layer for layer in part.layers}
+        for layer in parts[name].layers:
             if layer.name in known:
                 layer.set_weights(known[layer.name].get_weights())
             elif layer.name.endswith("_norm"):
