@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pytest
-from library_fixtures import make_library, remove
+from hypothesis import example, given
+from hypothesis import strategies as st
+from library_fixtures import append, make_library, remove
 
+import audiosearch as aus
 from audiosearch.errors import DataError, QueryError
 from audiosearch.labels import load_labels
+from audiosearch.library.filters import Paths, matching
 from audiosearch.library.library import Library
 
 DOG, CAT, MUSIC = (load_labels().by_name(name).index for name in ("Dog", "Cat", "Music"))
@@ -112,13 +117,71 @@ def test_facts_are_read_only_when_they_are_asked_for(
     class Asked(Exception):
         pass
 
-    def facts() -> None:
+    def read(after: int) -> None:
         raise Asked
 
-    monkeypatch.setattr(library.catalogue, "facts", facts)
-    assert library.search("dog score:>0.5").total
+    monkeypatch.setattr(library.catalogue, "names", read)
+    assert library.search("dog score:>0.5 duration:<100").total
     with pytest.raises(Asked):
         library.search("dog path:1")
+
+
+def test_only_what_is_new_is_read_again(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    read = library.catalogue.names
+
+    def noted(after: int) -> object:
+        asked.append(after)
+        return read(after)
+
+    monkeypatch.setattr(library.catalogue, "names", noted)
+    assert found(library, "path:5.wav") == ["5.wav"]
+    assert found(library, "path:sounds duration:>7") == ["1.wav", "4.wav"]
+    remove(tmp_path / "lib", "4.wav", "5.wav")
+    append(tmp_path / "lib", [2, 1], np.zeros((3, 527), np.uint8))
+    assert found(library, "path:sounds duration:>7") == ["1.wav", "6.wav"]
+    assert found(library, "path:5.wav") == []
+    assert found(library, "path:7.wav") == ["7.wav"]
+    assert asked == [0, 6]
+
+
+def test_paths_follow_files_that_are_moved(library: Library, tmp_path: Path) -> None:
+    assert found(library, "path:/sounds/") == found(library, "path:*.wav")
+    hits = library.search("dog").hits
+    assert all(hit.recording.startswith("/sounds/") for hit in hits)
+    aus.relocate(tmp_path / "lib", "/sounds", "/music", force=True)
+    assert found(library, "path:/sounds/") == []
+    assert len(found(library, "path:/music/")) == 6
+    moved = [hit.recording for hit in library.search("dog").hits]
+    assert moved == [hit.recording.replace("/sounds/", "/music/") for hit in hits]
+
+
+LETTERS = st.text(alphabet="ab./[*?ßİ\\", max_size=6)
+
+
+@given(names=st.lists(LETTERS, max_size=12), cut=st.integers(0, 12), wanted=LETTERS)
+@example(names=["a.b", "b.b/a", "ab"], cut=1, wanted="*.b")
+@example(names=["Straße", "STRASSE"], cut=2, wanted="straSS")
+def test_a_pattern_is_compared_with_each_path(names: list[str], cut: int, wanted: str) -> None:
+    """However many paths are searched at once, and in whatever portions they came."""
+
+    def plain(text: str) -> str:
+        return text.replace("\\", "/").casefold()
+
+    def matches(path: str) -> bool:
+        path, text = plain(path), plain(wanted)
+        if "*" not in text and "?" not in text:
+            return text in path
+        parts = path.split("/")
+        ends = ["/".join(parts[n:]) for n in range(len(parts))]
+        return any(fnmatch.fnmatchcase(end, text.replace("[", "[[]")) for end in ends)
+
+    ids = np.arange(len(names)) * 2 + 1
+    paths = Paths().extended(ids[:cut], names[:cut]).extended(ids[cut:], names[cut:])
+    expected = [n for n, name in enumerate(names) if wanted and matches(name)]
+    assert matching(paths, wanted).tolist() == expected
 
 
 def test_a_weaker_meaning_counts_half(library: Library, tmp_path: Path) -> None:

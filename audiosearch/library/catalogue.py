@@ -25,7 +25,15 @@ from audiosearch.errors import printable
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.database import Database
 
-__all__ = ["Catalogue", "KnownFile", "NewRecording", "Origin", "Recording", "Skipped"]
+__all__ = [
+    "Catalogue",
+    "Holdings",
+    "KnownFile",
+    "NewRecording",
+    "Origin",
+    "Recording",
+    "Skipped",
+]
 
 _SCHEMA = """
 CREATE TABLE lengths (name TEXT PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
@@ -88,25 +96,58 @@ _LENGTHS = (
     *("clips", "tail", "tail_rows", "tail_frames", "neighbours", "changes"),
     *("live_recordings", "live_clips"),
 )
+_MOVES = "moves"  # has no row before the first
 
 _LARGEST_ID = 2**63 - 1
 _MOST_CLIPS = 2**32 - 1
+_ALL_CLASSES = frozenset(range(CLASS_COUNT))
+_MOST_KEPT = 50_000  # recordings, of about 500 bytes each
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recording:
-    """One recording as the catalogue knows it; times in seconds, `path` None for AudioSet's."""
+    """One recording as the catalogue knows it; times in seconds.
+
+    `name` is what hits show: the path of a file, or the id of a packed row, for which `file` is
+    None.
+    """
 
     id: int
     source: str
     name: str
-    path: Path | None
+    file: bytes | None
     start: float
     duration: float
     first_clip: int
     clips: int
     packed_row: int | None
     labels: tuple[int, ...] | None
+
+    @property
+    def path(self) -> Path | None:
+        """The sound file; None for a row of a packed file."""
+        return None if self.file is None else Path(os.fsdecode(self.file))
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """All recordings in numbers, in the order of their clips; every array is (recordings,).
+
+    Attributes
+    ----------
+    ids, first_clips, clips : int64
+        Their numbers, first clips, and how many clips they have.
+    seconds : float64
+        Their lengths.
+    sizes : int64
+        Bytes of their files; -1 for rows of packed files.
+    """
+
+    ids: npt.NDArray[np.int64]
+    first_clips: npt.NDArray[np.int64]
+    clips: npt.NDArray[np.int64]
+    seconds: npt.NDArray[np.float64]
+    sizes: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -211,6 +252,7 @@ class Catalogue:
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
         self._db = Database(path, writable=writable)
+        self._kept: tuple[int, dict[int, Recording]] = -1, {}
 
     @staticmethod
     def create(path: Path) -> None:
@@ -239,11 +281,13 @@ class Catalogue:
 
         The keys are ``clips`` (the number of the next clip), ``tail`` (the first clip of the tail),
         ``tail_rows``, ``tail_frames``, ``neighbours`` (the number of the FAISS index, 0 for none),
-        ``changes``, ``live_recordings`` and ``live_clips``.
+        ``changes``, ``live_recordings``, ``live_clips``, and ``moves`` (how often recordings that
+        were known already got another place).
         """
         rows = dict(self._db.rows("SELECT name, rows FROM lengths"))
         with self._db.understanding():
             lengths = {name: int(rows[name]) for name in _LENGTHS}
+            lengths[_MOVES] = int(rows.get(_MOVES, 0))
             if min(lengths.values()) < 0 or lengths["tail"] + lengths["tail_rows"] > _MOST_CLIPS:
                 raise ValueError("lengths that cannot be")
             return lengths
@@ -294,32 +338,95 @@ class Catalogue:
         with self._db.understanding():
             return int(self._db.rows("SELECT coalesce(sum(clips), 0) FROM removals")[0][0])
 
-    def facts(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], list[str]]:
-        """Return ids, durations in seconds, and shown names of all recordings, by id."""
+    def names(self, after: int) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """Return ids and shown names of the recordings from number `after` + 1 on, by id."""
+        roots = {number: os.path.join(path, b"") for number, path in self.roots().items()}  # noqa: PTH118
+        roots[None] = b""
         rows = self._db.rows(
-            "SELECT r.id, r.duration, r.name, roots.path FROM recordings r "
-            "LEFT JOIN roots ON roots.id = r.root ORDER BY r.id"
+            "SELECT id, root, name FROM recordings WHERE id > ? ORDER BY id", after
         )
         with self._db.understanding():
-            ids = np.array([row[0] for row in rows], np.int64)
-            durations = np.array([row[1] for row in rows], np.float64)
-            return ids, durations, [_shown(root, name) for _, _, name, root in rows]
+            ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+            paths = [roots[root] + name for _, root, name in rows]
+            with contextlib.suppress(UnicodeDecodeError):
+                # One text for all: nearly every name is one.
+                names = b"\0".join(paths).decode("utf-8").split("\0") if paths else []
+                if len(names) == len(paths):
+                    return ids, names
+            return ids, [printable(os.fsdecode(path)) for path in paths]
+
+    def lengths_in_seconds(
+        self, after: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return ids and durations of the recordings from number `after` + 1 on, by id."""
+        rows = self._db.rows("SELECT id, duration FROM recordings WHERE id > ? ORDER BY id", after)
+        with self._db.understanding():
+            return (
+                np.fromiter((row[0] for row in rows), np.int64, len(rows)),
+                np.fromiter((row[1] for row in rows), np.float64, len(rows)),
+            )
+
+    def holdings(self) -> Holdings:
+        """Return all recordings in numbers."""
+        rows = self._db.rows(
+            "SELECT id, first_clip, clips, duration, CASE WHEN root IS NULL THEN -1 ELSE "
+            "coalesce(size, -1) END FROM recordings ORDER BY first_clip"
+        )
+        with self._db.understanding():
+            whole = np.array(rows, np.float64).reshape(-1, 5)  # exact for integers below 2**53
+            ids, first_clips, clips, sizes = whole[:, [0, 1, 2, 4]].T.astype(np.int64)
+            return Holdings(ids, first_clips, clips, whole[:, 3].copy(), sizes)
+
+    def sizes(self, ids: Iterable[int]) -> dict[int, tuple[int | None, float]]:
+        """Return size (None for rows of packed files) and seconds of recordings by id."""
+        rows = self._by_id(
+            "SELECT id, CASE WHEN root IS NOT NULL THEN size END, duration FROM recordings "
+            "WHERE id IN",
+            ids,
+        )
+        return {number: (size, seconds) for number, size, seconds in rows}
 
     def recordings(self, ids: Iterable[int]) -> dict[int, Recording]:
         """Return recordings by id; ids that do not exist are left out."""
+        rows = self._by_id(
+            "SELECT r.id, r.source, r.name, roots.path, r.start, r.duration, r.first_clip, "
+            "r.clips, r.packed_row, r.labels FROM recordings r LEFT JOIN roots "
+            "ON roots.id = r.root WHERE r.id IN",
+            ids,
+        )
+        with self._db.understanding():
+            return {row[0]: _recording(row) for row in rows}
+
+    def _by_id(self, sql: str, ids: Iterable[int]) -> list[Any]:
+        """Return the rows of some ids, for which the query ends with IN."""
         rows: list[Any] = []
         wanted = [int(i) for i in ids if 0 < i <= _LARGEST_ID]
         for start in range(0, len(wanted), 500):
             part = wanted[start : start + 500]
-            marks = ",".join("?" * len(part))
-            rows += self._db.rows(
-                "SELECT r.id, r.source, r.name, roots.path, r.start, r.duration, r.first_clip, "
-                "r.clips, r.packed_row, r.labels FROM recordings r LEFT JOIN roots "
-                f"ON roots.id = r.root WHERE r.id IN ({marks})",
-                *part,
-            )
-        with self._db.understanding():
-            return {row[0]: _recording(row) for row in rows}
+            rows += self._db.rows(f"{sql} ({','.join('?' * len(part))})", *part)
+        return rows
+
+    def recordings_at(self, ids: Sequence[int], moves: int) -> dict[int, Recording]:
+        """Return recordings of a snapshot by id, of which those asked for before are kept.
+
+        Only what was not asked for yet waits for another process that is committing. A recording
+        that was removed since may still be among them: the snapshot knows.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            Their numbers.
+        moves : int
+            The snapshot's ``lengths["moves"]``.
+        """
+        at, kept = self._kept
+        if at != moves or len(kept) > _MOST_KEPT:
+            kept = {}
+            self._kept = moves, kept
+        missing = [number for number in ids if number not in kept]
+        if missing:
+            kept.update(self.recordings(missing))
+        return {number: kept[number] for number in ids if number in kept}
 
     def origins(self, first: int, count: int) -> list[Origin]:
         """Return up to `count` recordings from clip number `first` on, in the order of clips."""
@@ -407,18 +514,25 @@ class Catalogue:
 
     def move_root(self, root: int, path: bytes) -> None:
         """Let everything below a root lie below another folder."""
+        self._count_move()
         new = self.add_root(path)
         for table in ("recordings", "skipped"):
             self._db.execute(f"UPDATE {table} SET root = ? WHERE root = ?", new, root)
 
     def move_file(self, known: KnownFile, root: bytes, name: bytes) -> None:
         """Let one file lie elsewhere."""
+        self._count_move()
         new = self.add_root(root)
         for table in ("recordings", "skipped"):
             self._db.execute(
                 f"UPDATE {table} SET root = ?, name = ? WHERE root = ? AND name = ?",
                 *(new, name, known.root, known.name),
             )
+
+    def _count_move(self) -> None:
+        """Let readers forget the places that they know."""
+        self._db.execute("INSERT OR IGNORE INTO lengths VALUES (?, 0)", _MOVES)
+        self._db.execute("UPDATE lengths SET rows = rows + 1 WHERE name = ?", _MOVES)
 
     def move_packed_file(self, number: int, path: bytes) -> None:
         """Let a packed file lie elsewhere."""
@@ -537,17 +651,15 @@ class Catalogue:
 
 def _recording(row: Sequence[Any]) -> Recording:
     number, source, name, root, start, duration, first_clip, clips, packed_row, labels = row
-    path = None
-    if root is not None:
-        path = Path(os.fsdecode(os.path.join(root, name)))  # noqa: PTH118 - bytes
+    file = None if root is None else os.path.join(root, name)  # noqa: PTH118 - bytes
     classes = None if labels is None else tuple(json.loads(labels))
-    if classes and not set(classes) <= set(range(CLASS_COUNT)):
+    if classes and not _ALL_CLASSES.issuperset(classes):
         raise ValueError(f"classes {classes}")
     return Recording(
         number,
         source,
-        _shown(root, name),
-        path,
+        printable(os.fsdecode(name if file is None else file)),
+        file,
         start,
         duration,
         first_clip,
@@ -575,8 +687,3 @@ def _origin(row: Sequence[Any]) -> Origin:
         clips,
         None if labels is None else tuple(json.loads(labels)),
     )
-
-
-def _shown(root: bytes | None, name: bytes) -> str:
-    """Return a recording's name as it is shown: the path of a file, or the id of a packed row."""
-    return printable(os.fsdecode(name if root is None else os.path.join(root, name)))  # noqa: PTH118

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,36 +18,118 @@ from audiosearch.errors import QueryError
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.ranking import in_range
 from audiosearch.library.segments import Block
+from audiosearch.library.snapshot import Snapshot
 from audiosearch.query import DurationFilter, PathFilter
 
-__all__ = ["Facts", "Filters", "read_facts"]
+__all__ = ["Facts", "Filters", "Paths", "matching"]
 
+_MOST_TEXTS = 64
+
+Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
 class Facts:
-    """What filters ask about recordings.
+    """What filters ask about recordings, read when they first ask.
 
-    Attributes
+    Recordings are only ever added, so what was read is kept; one that was removed does no harm, as
+    no clip of it is looked at.
+
+    Parameters
     ----------
-    ids : int64 (recordings,)
-        Their numbers, ascending.
-    paths : sequence of str
-        As hits show them.
-    seconds : float64 (recordings,)
-        Their lengths.
+    catalogue : Catalogue
+        Where the facts are.
     """
 
-    ids: npt.NDArray[np.int64]
-    paths: Sequence[str]
-    seconds: npt.NDArray[np.float64]
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._lock = threading.Lock()
+        self._changes = {"paths": -1, "seconds": -1}
+        self._moves = -1
+        self._paths = Paths()
+        self._seconds = np.empty(0, np.int64), np.empty(0, np.float64)
+
+    def paths(self, now: Snapshot) -> Paths:
+        """Return the paths of all recordings of a snapshot, as hits show them."""
+        with self._lock:
+            if self._moves != now.lengths["moves"]:
+                self._moves, self._paths = now.lengths["moves"], Paths()
+                self._changes["paths"] = -1
+            if self._changes["paths"] != now.changes:
+                known = self._paths.ids
+                ids, names = self._catalogue.names(int(known[-1]) if len(known) else 0)
+                self._paths = self._paths.extended(ids, names)
+                self._changes["paths"] = now.changes
+            return self._paths
+
+    def seconds(self, now: Snapshot) -> tuple[Ids, npt.NDArray[np.float64]]:
+        """Return numbers, ascending, and lengths of all recordings of a snapshot."""
+        with self._lock:
+            if self._changes["seconds"] != now.changes:
+                ids, seconds = self._seconds
+                new = self._catalogue.lengths_in_seconds(int(ids[-1]) if len(ids) else 0)
+                self._seconds = np.concatenate([ids, new[0]]), np.concatenate([seconds, new[1]])
+                self._changes["seconds"] = now.changes
+            return self._seconds
 
 
-def read_facts(catalogue: Catalogue) -> Facts:
-    """Read the facts about all recordings."""
-    ids, seconds, paths = catalogue.facts()
-    return Facts(ids, paths, seconds)
+class Paths:
+    """The paths of many recordings, searched as one text.
+
+    Parameters
+    ----------
+    ids : int64 (recordings,), optional
+        Their numbers, ascending.
+    texts : sequence of str
+        Their paths as a filter compares them, one after another, each between two NULs.
+    starts : int64 (recordings,), optional
+        Where each begins in all texts.
+    """
+
+    def __init__(
+        self,
+        ids: Ids | None = None,
+        texts: Sequence[str] = (),
+        starts: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        self.ids = np.empty(0, np.int64) if ids is None else ids
+        self._texts = texts
+        self._starts = np.empty(0, np.int64) if starts is None else starts
+
+    def extended(self, ids: Ids, names: Sequence[str]) -> Paths:
+        """Return these paths and those of more recordings."""
+        if not len(ids):
+            return self
+        plain = [_plain_path(name.replace("\0", "")) for name in names]
+        text = "\0" + "\0".join(plain) + "\0"
+        lengths = np.fromiter(map(len, plain), np.int64, len(plain)) + 1
+        before = sum(map(len, self._texts))
+        starts = before + 1 + np.cumsum(lengths) - lengths
+        texts = [*self._texts, text]
+        if len(texts) > _MOST_TEXTS:
+            # Joined where one ends with the NUL with which the next begins: both are kept.
+            texts = ["".join(texts)]
+        return Paths(np.concatenate([self.ids, ids]), texts, np.concatenate([self._starts, starts]))
+
+    def holding(self, text: str) -> Ids:
+        """Return at which places, ascending, there are paths that hold a text."""
+        found, offset = [], 0
+        for all_paths in self._texts:
+            # Splitting is the fastest way of finding all places of a text.
+            pieces = np.fromiter(map(len, all_paths.split(text)), np.int64) + len(text)
+            places = offset - len(text) + np.cumsum(pieces)[:-1]
+            found.append(np.searchsorted(self._starts, places, side="right") - 1)
+            offset += len(all_paths)
+        return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+
+    def path(self, place: int) -> str:
+        """Return the path at a place, as a filter compares it."""
+        start = int(self._starts[place])
+        for text in self._texts:
+            if start < len(text):
+                return text[start : text.index("\0", start)]
+            start -= len(text)
+        raise IndexError(place)
 
 
 class Filters:
@@ -55,13 +137,16 @@ class Filters:
 
     Parameters
     ----------
-    facts : callable
-        Gives the facts; called only where the query has filters on recordings.
+    facts : Facts
+        About the recordings of the library.
+    now : Snapshot
+        What is searched.
     """
 
-    def __init__(self, facts: Callable[[], Facts]) -> None:
+    def __init__(self, facts: Facts, now: Snapshot) -> None:
         self._facts = facts
-        self._held: dict[object, Mask] = {}
+        self._now = now
+        self._held: dict[object, tuple[Ids, Mask]] = {}
 
     def __call__(self, node: object, block: Block) -> Mask:
         """Return for which rows of a block a filter holds, bool (rows,).
@@ -71,35 +156,48 @@ class Filters:
         QueryError
             When it asks for confirmed or own labels, of which this library has none.
         """
-        facts = self._facts()
         if node not in self._held:
-            self._held[node] = _mask(node, facts)
-        held = self._held[node]
+            self._held[node] = self._answer(node)
+        ids, held = self._held[node]
         if not len(held):
             return np.zeros(block.rows, np.bool_)
         # A recording that was removed a moment ago has no facts any more.
-        place = np.minimum(np.searchsorted(facts.ids, block.recordings), len(held) - 1)
-        return held[place] & (facts.ids[place] == block.recordings)
+        place = np.minimum(np.searchsorted(ids, block.recordings), len(held) - 1)
+        return held[place] & (ids[place] == block.recordings)
+
+    def _answer(self, node: object) -> tuple[Ids, Mask]:
+        """Return numbers of recordings, and for which of them a filter holds."""
+        if isinstance(node, PathFilter):
+            paths = self._facts.paths(self._now)
+            held = np.zeros(len(paths.ids), np.bool_)
+            held[matching(paths, node.text)] = True
+            return paths.ids, held
+        if isinstance(node, DurationFilter):
+            ids, seconds = self._facts.seconds(self._now)
+            return ids, in_range(seconds, node.seconds)
+        raise QueryError(
+            "This library has no confirmed labels and no labels of your own yet. Try: dog"
+        )
 
 
-def _mask(node: object, facts: Facts) -> Mask:
-    """Tell for every recording whether a filter holds."""
-    if isinstance(node, PathFilter):
-        matches = _path_matcher(node.text)
-        return np.array([matches(path) for path in facts.paths], np.bool_)
-    if isinstance(node, DurationFilter):
-        return in_range(facts.seconds, node.seconds)
-    raise QueryError("This library has no confirmed labels and no labels of your own yet. Try: dog")
-
-
-def _path_matcher(text: str) -> Callable[[str], bool]:
+def matching(paths: Paths, text: str) -> Ids:
+    """Return the places, ascending, of the paths that a filter of this text wants."""
     wanted = _plain_path(text)
+    if "\0" in wanted or not wanted:
+        return np.empty(0, np.int64)
     if "*" not in wanted and "?" not in wanted:
-        return lambda path: wanted in _plain_path(path)
+        return paths.holding(wanted)
+    first, *rest = re.split(r"[*?]+", wanted)
+    if not first and len(rest) == 1 and "?" not in wanted:  # "*.wav", the commonest of all
+        return paths.holding(rest[0] + "\0") if rest[0] else np.arange(len(paths.ids))
+    # Only what holds the longest part of the pattern is compared with all of it.
+    part = max(first, *rest, key=len)
+    among = paths.holding(part) if part else np.arange(len(paths.ids))
     # fnmatch also knows sets in square brackets, which are common in file names.
     literal = wanted.replace("[", "[[]")
     pattern = re.compile(f"(?:.*/)?{fnmatch.translate(literal)}", re.DOTALL)
-    return lambda path: pattern.match(_plain_path(path)) is not None
+    matches = [pattern.match(paths.path(place)) is not None for place in among.tolist()]
+    return among[np.array(matches, np.bool_)]
 
 
 def _plain_path(path: str) -> str:

@@ -23,7 +23,7 @@ from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import load_labels
 from audiosearch.library.catalogue import Catalogue, Recording, Skipped
 from audiosearch.library.columns import search_vector
-from audiosearch.library.filters import Facts, Filters, read_facts
+from audiosearch.library.filters import Facts, Filters
 from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
 from audiosearch.library.manifest import CATALOGUE, iso_time, read_manifest
 from audiosearch.library.neighbours import Neighbours, auto_factory, read_index_facts
@@ -109,7 +109,7 @@ class Library(Closing):
         self._reader = Reader(self.folder, self.catalogue)
         self._neighbours = Neighbours(self.folder)
         self._lock = threading.Lock()
-        self._facts_now: tuple[int, Facts] | None = None
+        self._facts = Facts(self.catalogue)
         self._own_words: tuple[tuple[int, int, int], Vocabulary] | None = None
         try:
             self.snapshot()
@@ -143,10 +143,10 @@ class Library(Closing):
         _check_page(limit, offset)
         node = parse(query, vocabulary=self.vocabulary())
         now = self.snapshot()
-        masks = Filters(lambda: self._facts(now))
+        masks = Filters(self._facts, now)
         page = rank(node, now.parts, offset=offset, limit=limit, masks=masks)
         ids = page.recordings.tolist()
-        known = self.catalogue.recordings(ids)
+        known = self.catalogue.recordings_at(ids, now.lengths["moves"])
         moments = _moments(now, node, masks, [known[n] for n in ids if n in known])
         hits = self._hits(now, [(known[n], moments[n]) for n in ids if n in moments])
         return SearchResult(query, page.total, page.total_clips, offset, limit, hits)
@@ -216,7 +216,7 @@ class Library(Closing):
                 break
             count *= 4
         ids = recordings[first_of_each(recordings)][offset : offset + limit]
-        known = self.catalogue.recordings(ids)
+        known = self.catalogue.recordings_at(ids, now.lengths["moves"])
         on_page = np.flatnonzero(np.isin(recordings, ids))
         tops = _labels_of(now, clips[on_page])
         names = load_labels().names
@@ -358,12 +358,6 @@ class Library(Closing):
         with self._lock:
             self._neighbours = self._neighbours.following(now)
             return self._neighbours
-
-    def _facts(self, now: Snapshot) -> Facts:
-        with self._lock:
-            if self._facts_now is None or self._facts_now[0] != now.changes:
-                self._facts_now = now.changes, read_facts(self.catalogue)
-            return self._facts_now[1]
 
     def _example(
         self, now: Snapshot, example: int | str | os.PathLike[str] | npt.NDArray[np.uint8]

@@ -54,6 +54,12 @@ class Part:
         """Tell whether the clip of a row still exists."""
         return self.removed is None or bool(self.removed.live[row])
 
+    def without(self, rows: Rows) -> Part:
+        """Return this part without some more rows, which are all of some recordings' clips."""
+        if self.removed is not None:
+            rows = np.concatenate([self.removed.rows, rows])
+        return _less(self.block, np.unique(rows))
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -236,8 +242,11 @@ def _tag(label: int, code: int) -> Tag:
 def part_of(block: Block, removals: npt.NDArray[np.int64]) -> Part:
     """Return a block with those of some removals that are in it: id, first clip, clips of each."""
     rows = _rows(block, _within(block, removals))
-    if not len(rows):
-        return Part(block)
+    return _less(block, rows) if len(rows) else Part(block)
+
+
+def _less(block: Block, rows: Rows) -> Part:
+    """Return a block without some rows, given in ascending order."""
     live = np.ones(block.rows, np.bool_)
     live[rows] = False
     starts = np.flatnonzero(np.diff(block.recordings[rows], prepend=np.uint32(0)))
