@@ -228,7 +228,7 @@ def test_the_result_has_the_keys_of_the_interface_and_no_other(library_folder: P
         for hit in result["hits"]:
             assert set(hit) == {
                 *("recording", "source", "recording_id", "clip", "start", "end", "score"),
-                *("label", "tags", "labels", "moments"),
+                *("label", "tags", "labels", "moments", "copies"),
             }
             assert hit["source"] in ("file", "audioset")
             assert 0 <= hit["score"] <= 1

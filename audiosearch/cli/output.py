@@ -122,6 +122,10 @@ def hit_lines(number: int, hit: Hit, *, keyword: bool) -> list[str]:
         times = ", ".join(clock(moment.start) for moment in hit.moments[:5])
         more = ", ..." if len(hit.moments) > 5 else ""
         lines.append(f"{indent}{count(len(hit.moments), 'more moment')}: {times}{more}")
+    if hit.copies:
+        names = ", ".join(one_line(name) for name in hit.copies[:5])
+        more = ", ..." if len(hit.copies) > 5 else ""
+        lines.append(f"{indent}{count(len(hit.copies), 'copy', 'copies')}: {names}{more}")
     if hit.source == "audioset":
         lines.append(f"{indent}{youtube_link(hit.recording, hit.start)}")
     return lines

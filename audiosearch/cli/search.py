@@ -51,9 +51,15 @@ class QueryCommand(click.Command):
 @library_option(falls_back=True)
 @limit_option
 @offset_option
+@click.option("--fold", is_flag=True, help="Show recordings that are exact copies once.")
 @json_option
 def command(
-    query: tuple[str, ...], library: Path | None, limit: int, offset: int, as_json: bool
+    query: tuple[str, ...],
+    library: Path | None,
+    limit: int,
+    offset: int,
+    fold: bool,
+    as_json: bool,
 ) -> None:
     """Find the recordings in which QUERY is heard, best first.
 
@@ -64,7 +70,7 @@ def command(
     """
     text = " ".join(query)
     with opened(library) as lib:
-        result = lib.search(text, limit=limit, offset=offset)
+        result = lib.search(text, limit=limit, offset=offset, fold=fold)
         if as_json:
             echo_json(result.to_dict())
             return

@@ -340,8 +340,9 @@ class Catalogue:
 
     def names(self, after: int) -> tuple[npt.NDArray[np.int64], list[str]]:
         """Return ids and shown names of the recordings from number `after` + 1 on, by id."""
-        roots = {number: os.path.join(path, b"") for number, path in self.roots().items()}  # noqa: PTH118
-        roots[None] = b""
+        roots: dict[int | None, bytes] = {None: b""}
+        for number, path in self.roots().items():
+            roots[number] = os.path.join(path, b"")  # noqa: PTH118
         rows = self._db.rows(
             "SELECT id, root, name FROM recordings WHERE id > ? ORDER BY id", after
         )
@@ -406,7 +407,7 @@ class Catalogue:
             rows += self._db.rows(f"{sql} ({','.join('?' * len(part))})", *part)
         return rows
 
-    def recordings_at(self, ids: Sequence[int], moves: int) -> dict[int, Recording]:
+    def recordings_at(self, ids: Iterable[int], moves: int) -> dict[int, Recording]:
         """Return recordings of a snapshot by id, of which those asked for before are kept.
 
         Only what was not asked for yet waits for another process that is committing. A recording
@@ -414,7 +415,7 @@ class Catalogue:
 
         Parameters
         ----------
-        ids : sequence of int
+        ids : ints
             Their numbers.
         moves : int
             The snapshot's ``lengths["moves"]``.
@@ -423,6 +424,7 @@ class Catalogue:
         if at != moves or len(kept) > _MOST_KEPT:
             kept = {}
             self._kept = moves, kept
+        ids = [int(number) for number in ids]
         missing = [number for number in ids if number not in kept]
         if missing:
             kept.update(self.recordings(missing))

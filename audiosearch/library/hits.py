@@ -56,6 +56,9 @@ class Hit:
         The true classes, where the source came with labels.
     moments : list of Moment
         Its other matching clips, best first.
+    copies : list of str
+        Recordings that are exact copies of this one, where a search folds them; named as
+        `recording` is.
     """
 
     recording: str
@@ -69,6 +72,7 @@ class Hit:
     tags: list[Tag] = field(default_factory=list)
     labels: list[str] | None = None
     moments: list[Moment] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the hit as JSON-ready values, scores with four digits."""

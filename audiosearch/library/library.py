@@ -9,7 +9,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from audiosearch.labels import load_labels
 from audiosearch.library.catalogue import Catalogue, Recording, Skipped
 from audiosearch.library.columns import search_vector
 from audiosearch.library.filters import Facts, Filters
+from audiosearch.library.folding import Folding
 from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
 from audiosearch.library.manifest import CATALOGUE, iso_time, read_manifest
 from audiosearch.library.neighbours import Neighbours, auto_factory, read_index_facts
@@ -110,6 +111,7 @@ class Library(Closing):
         self._neighbours = Neighbours(self.folder)
         self._lock = threading.Lock()
         self._facts = Facts(self.catalogue)
+        self._folding = Folding(self.catalogue)
         self._own_words: tuple[tuple[int, int, int], Vocabulary] | None = None
         try:
             self.snapshot()
@@ -121,7 +123,9 @@ class Library(Closing):
         """Close its files."""
         self.catalogue.close()
 
-    def search(self, query: str, *, limit: int = 20, offset: int = 0) -> SearchResult:
+    def search(
+        self, query: str, *, limit: int = 20, offset: int = 0, fold: bool = False
+    ) -> SearchResult:
         """Find the recordings that most surely hold what the query asks for.
 
         Parameters
@@ -130,6 +134,9 @@ class Library(Closing):
             See `audiosearch.query`.
         limit, offset : int
             Which hits to return: `limit` from number `offset` on.
+        fold : bool
+            Let recordings that are exact copies of one another make one hit, which names the
+            others in ``copies``; totals count it once. See `audiosearch.library.folding`.
 
         Raises
         ------
@@ -144,11 +151,15 @@ class Library(Closing):
         node = parse(query, vocabulary=self.vocabulary())
         now = self.snapshot()
         masks = Filters(self._facts, now)
-        page = rank(node, now.parts, offset=offset, limit=limit, masks=masks)
+        folded = self._folding.fold(now, node, masks) if fold else None
+        parts = now.parts if folded is None else folded.parts
+        page = rank(node, parts, offset=offset, limit=limit, masks=masks)
         ids = page.recordings.tolist()
         known = self.catalogue.recordings_at(ids, now.lengths["moves"])
         moments = _moments(now, node, masks, [known[n] for n in ids if n in known])
         hits = self._hits(now, [(known[n], moments[n]) for n in ids if n in moments])
+        if folded is not None:
+            hits = [self._with_copies(now, hit, folded.copies) for hit in hits]
         return SearchResult(query, page.total, page.total_clips, offset, limit, hits)
 
     def vocabulary(self) -> Vocabulary:
@@ -358,6 +369,11 @@ class Library(Closing):
         with self._lock:
             self._neighbours = self._neighbours.following(now)
             return self._neighbours
+
+    def _with_copies(self, now: Snapshot, hit: Hit, copies: dict[int, tuple[int, ...]]) -> Hit:
+        ids = copies.get(hit.recording_id, ())
+        known = self.catalogue.recordings_at(ids, now.lengths["moves"])
+        return replace(hit, copies=[known[number].name for number in ids if number in known])
 
     def _example(
         self, now: Snapshot, example: int | str | os.PathLike[str] | npt.NDArray[np.uint8]
