@@ -157,6 +157,19 @@ def test_pages_of_hits_lead_forward_and_back(client: FlaskClient) -> None:
     assert 'id="clip-21"' in client.get(html.unescape(back[1])).text
 
 
+def test_copies_stand_once_where_asked(client: FlaskClient, library: ScriptedLibrary) -> None:
+    plain = client.get("/?q=Car").get_data(as_text=True)
+    assert "/?q=Car&amp;fold=1" in plain
+    page = client.get("/?q=Car&fold=1").get_data(as_text=True)
+    assert "22 recordings" in page
+    assert page.count("1 copy</summary>") == 20
+    assert f"<li>{library.hits[1].recording}</li>" in page
+    assert "/?q=Car&amp;fold=1&amp;offset=20" in page
+    found = client.get("/search.json?q=Car&fold=1&offset=20").get_json()
+    assert [hit["copies"] for hit in found["hits"]] == [[h.recording] for h in library.hits[41::2]]
+    assert client.get("/search.json?q=Car&fold=2").status_code == 400
+
+
 def test_beyond_the_last_page_leads_back_to_the_best(client: FlaskClient) -> None:
     page = client.get("/?q=Car&offset=200").text
     assert "No more hits" in page

@@ -78,6 +78,7 @@ def search() -> BaseResponse:
         query=query,
         result=result,
         empty=not result.total and not library_of(current_app).info().clips,
+        folded=_folded(),
         twin=_twin("pages.search_json", q=query),
         **_neighbours("pages.search", result, q=query),
     )
@@ -204,7 +205,15 @@ def favicon() -> Response:
 def _search(query: str, *, offset: int, limit: int) -> SearchResult:
     if len(query) > _LONGEST_QUERY:
         abort(400, f"A query may have {_LONGEST_QUERY} characters; this one has {len(query):,}.")
-    return library_of(current_app).search(query, limit=limit, offset=offset)
+    return library_of(current_app).search(query, limit=limit, offset=offset, fold=_folded())
+
+
+def _folded() -> bool:
+    """Tell whether copies are to stand once."""
+    value = request.args.get("fold", "0")
+    if value not in ("0", "1"):
+        abort(400, "'fold' must be 0 or 1.")
+    return value == "1"
 
 
 def _window() -> tuple[int, int]:
@@ -216,7 +225,7 @@ def _window() -> tuple[int, int]:
 
 def _twin(endpoint: str, **values: Any) -> str:
     """Return the URL of this page as JSON, with the same window."""
-    for name in ("offset", "limit"):
+    for name in ("offset", "limit", "fold"):
         if name in request.args:
             values[name] = request.args[name]
     return url_for(endpoint, **values)
@@ -226,6 +235,8 @@ def _neighbours(endpoint: str, result: SearchResult, **values: Any) -> dict[str,
     """Return the URLs of the pages before and after this one, None where there is none."""
     if result.limit != PAGE_LIMIT:
         values["limit"] = result.limit
+    if "fold" in request.args:
+        values["fold"] = request.args["fold"]
     before = after = None
     if result.offset > 0:
         offset = max(0, result.offset - result.limit)
