@@ -15,7 +15,9 @@ from library_fixtures import append, make_library
 
 import audiosearch as aus
 from audiosearch.errors import InvalidArgumentError
+from audiosearch.library import duplicates
 from audiosearch.library.columns import encode_vectors
+from audiosearch.library.library import Library
 
 Invoke = Callable[..., Outcome]
 
@@ -59,9 +61,14 @@ def test_copies_and_other_formats_are_found(tmp_path: Path, invoke: Invoke) -> N
     assert aus.duplicates(tmp_path / "lib", near=False) == []
 
 
+@pytest.mark.parametrize("many", [20_000, 100], ids=["each with each", "in cells"])
 @pytest.mark.parametrize("similarity", [0.9, 0.99])
-def test_near_ones_are_those_of_which_every_clip_is_near(tmp_path: Path, similarity: float) -> None:
+def test_near_ones_are_those_of_which_every_clip_is_near(
+    tmp_path: Path, similarity: float, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against a comparison of every pair, more of them than are looked at at once."""
+    monkeypatch.setattr(duplicates, "_EACH_WITH_EACH", many)
+    monkeypatch.setattr(duplicates, "_QUERIES", 70)
     draw = np.random.default_rng(8)
     clips = [1, 2, 3] * 220
     vectors = draw.normal(size=(sum(clips), 128))
@@ -88,6 +95,44 @@ def test_near_ones_are_those_of_which_every_clip_is_near(tmp_path: Path, similar
     assert sorted(tuple(group.recordings) for group in found) == sorted(expected)
     assert (len(expected) == 4) == (similarity == 0.9)
     assert [group.bytes for group in found] == len(found) * [1]
+
+
+def test_many_equal_recordings_are_one_group(tmp_path: Path) -> None:
+    """As silence is; one without any direction is like nothing."""
+    vectors = np.random.default_rng(2).normal(size=(3000, 128))
+    vectors[100:2900] = vectors[0]
+    vectors[5] = vectors[7] = 0
+    folder = random_library(tmp_path / "lib", [1] * 3000, vectors)
+    (group,) = aus.duplicates(folder)
+    same = [0, *range(100, 2900)]
+    assert group.recordings == [f"/sounds/{number}.wav" for number in same]
+    assert group.similarity == 1.0
+
+
+def test_lengths_of_near_ones_agree(tmp_path: Path) -> None:
+    """A chain of lengths leads from each to the next, and none to one that is too far."""
+    folder = random_library(tmp_path / "lib", [1] * 6, np.ones((6, 128)))
+    with Library(folder, writable=True) as library, library.catalogue.transaction():
+        for number, seconds in enumerate([3.0, 4.0, 3.4, 5.0, 3.8, 5.3], start=1):
+            library.catalogue._db.execute(
+                "UPDATE recordings SET duration = ? WHERE id = ?", seconds, number
+            )
+    groups = [[Path(name).stem for name in g.recordings] for g in aus.duplicates(folder)]
+    assert groups == [["0", "1", "2", "4"], ["3", "5"]]
+
+
+def test_files_of_one_size_and_beginning_are_compared_whole(tmp_path: Path) -> None:
+    draw = np.random.default_rng(3)
+    samples = draw.normal(0, 0.1, 16000 * 8)
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    soundfile.write(sounds / "a.wav", samples, 16000)
+    soundfile.write(sounds / "b.wav", samples, 16000)
+    samples[-1] = -samples[-1]
+    soundfile.write(sounds / "c.wav", samples, 16000)
+    aus.index(sounds, tmp_path / "lib", workers=1)
+    (exact,) = aus.duplicates(tmp_path / "lib", near=False)
+    assert [Path(name).name for name in exact.recordings] == ["a.wav", "b.wav"]
 
 
 def test_a_similarity_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
