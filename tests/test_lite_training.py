@@ -11,6 +11,7 @@ import sys
 import tarfile
 import wave
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,21 @@ from tools.lite.catalogue import Package, Sound, read_packages, read_rows, read_
 from tools.lite.collection import SoundStore, collect, short_sha1
 from tools.lite.commands import export_run
 from tools.lite.export import export_student
+from tools.lite.growth import grow
 from tools.lite.judging import Judge
-from tools.lite.network import StudentConfig, build_adaptor, build_trunk, multiplications
+from tools.lite.network import (
+    StudentConfig,
+    build_adaptor,
+    build_head,
+    build_trunk,
+    multiplications,
+)
 from tools.lite.released import AudioSetClips, Pairs, Released, fold_of
 from tools.lite.report import HeldOut
+from tools.lite.run import load_parts
 from tools.lite.survey import licence_in, survey
 from tools.lite.targets import key_of, mixed_target, read_targets, write_targets
+from tools.lite.variants import variants_of
 from tools.lite.windows import Windows, cut_windows
 
 RATE = 16000
@@ -545,6 +555,62 @@ def test_multiplications_are_counted():
     tiles = 24 * 16 * 8 * 16
     block = 24 * 16 * 9 * 8 * 8
     assert multiplications(config) == tiles + block + 16 * 8 * 5 + 5 * 128
+
+
+def test_a_trunk_that_was_grown_answers_nearly_as_the_one_before(stages):
+    patches = shards.decode_log_mel(
+        np.asarray(shards.Shard(stages / "shards" / "mixed-0000").log_mel[:64])
+    )
+
+    def answers(config, fill):
+        parts = {"trunk": build_trunk(config), "head": build_head(config)}
+        fill(parts)
+        features = parts["trunk"].predict(patches, verbose=0)
+        return np.asarray(parts["head"].predict(features, verbose=0))
+
+    before = answers(STUDENT, lambda parts: load_parts(stages / "one", parts))
+    deeper = replace(STUDENT, depths=(1, 3))
+    grown = answers(deeper, lambda parts: grow(stages / "one", deeper, parts))
+    strange = answers(deeper, lambda parts: None)
+    assert np.mean(np.square(grown - before)) < 0.1 * np.mean(np.square(strange - before))
+
+
+@pytest.mark.parametrize("changes", [{"depths": (0, 1)}, {"channels": 8}, {"depths": (1, 1, 1)}])
+def test_only_blocks_can_grow(stages, changes):
+    config = replace(STUDENT, **changes)
+    parts = {"trunk": build_trunk(config), "head": build_head(config)}
+    with pytest.raises(InvalidArgumentError, match="only blocks can be added"):
+        grow(stages / "one", config, parts)
+
+
+def test_a_longer_training_can_leave_out_the_first_shards(stages, tmp_path):
+    config = distillation.DistillationConfig(
+        student=replace(STUDENT, depths=(1, 2)), epochs=1, batch=16, clean=0.0, first=1
+    )
+    layer = (StubTeacher.kernel, StubTeacher.bias)
+    rows = distillation.distil(
+        stages / "shards",
+        layer,
+        tmp_path / "more",
+        config,
+        start=stages / "one",
+        say=lambda _: None,
+    )
+    assert len(rows) == 1
+    assert (tmp_path / "more" / "student.npz").exists()
+    with pytest.raises(InvalidArgumentError, match="number 9"):
+        distillation.distil(stages / "shards", layer, tmp_path / "none", replace(config, first=9))
+
+
+def test_variants_of_a_pair_are_near_it_and_not_it():
+    log_mel = shards.patches_of(tone(700, 3.0) + tone(1900, 3.0, 0.1))
+    found = variants_of(log_mel, np.random.default_rng(0), 4)
+    assert len(found) == 4
+    assert np.array_equal(found[0], log_mel)
+    for variant in found[1:]:
+        assert variant.shape == log_mel.shape
+        decibels = (variant - log_mel)[log_mel > 0] * 20 / np.log(10)
+        assert 0.2 < np.abs(decibels).mean() < 6
 
 
 def test_a_shape_that_cannot_be_is_refused():

@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_training(distil, epochs=40, rate=2e-3)
     distil.add_argument("--batch", type=int, default=256)
     distil.add_argument("--score-weight", type=float, default=20.0)
+    distil.add_argument("--first", type=int, default=0, help="first mixed shard to read")
     distil.add_argument("--clean", type=float, default=0.25, help="share of epochs on clean sounds")
     _add_student(distil)
 

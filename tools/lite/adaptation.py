@@ -195,10 +195,17 @@ class _Stage:
         if frozen:
             del before["adaptor"]
         load_parts(start, before)
-        pool = PairPool.of(material.pairs, held_out=config.held_out)
-        self._pool = pool
+        self._pool = PairPool.of(material.pairs, held_out=config.held_out, seed=config.seed)
         if frozen:
-            self._pool = PairPool([self.features(log_mel) for log_mel in pool.inputs], pool.values)
+            self._pool = self._as_features(self._pool)
+
+    def _as_features(self, pool: PairPool) -> PairPool:
+        """Return the same pairs with the trunk's features of every variant."""
+        sizes = [len(codes) for variants in pool.inputs for codes in variants]
+        every = np.concatenate([codes for variants in pool.inputs for codes in variants])
+        parts = np.split(self.features(decode_log_mel(every)), np.cumsum(sizes)[:-1])
+        found = iter(parts)
+        return PairPool([[next(found) for _ in v] for v in pool.inputs], pool.values)
 
     def features(self, log_mel: Floats) -> Floats:
         """Return the trunk's features of patches."""

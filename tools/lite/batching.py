@@ -16,6 +16,7 @@ from audiosearch.labels import CLASS_COUNT
 from tools.lite.released import Pairs
 from tools.lite.shards import CLIP_PATCHES, Shard, decode_log_mel, encode_log_mel
 from tools.lite.teacher import EMBEDDING, decode_embedding
+from tools.lite.variants import VARIANTS, variants_of
 
 __all__ = ["BatchShape", "ClipBatch", "PairPool", "clip_batches"]
 
@@ -84,26 +85,42 @@ class PairPool:
 
     Parameters
     ----------
-    inputs : sequence of float32 (n, ...)
-        What the network is given for each patch of a pair.
-    values : sequence of float32 (n, 128)
+    inputs : list of list of (n, ...)
+        What the network is given for each patch of a pair, in several variants: codes of log-mel
+        (uint8), which are decoded, or features.
+    values : list of float32 (n, 128)
         Released values.
     """
 
-    def __init__(self, inputs: list[Floats], values: list[Floats]) -> None:
+    def __init__(self, inputs: list[list[npt.NDArray[np.generic]]], values: list[Floats]) -> None:
         self.inputs, self.values = inputs, values
 
     @classmethod
-    def of(cls, pairs: Pairs, *, held_out: int | None) -> PairPool:
+    def of(cls, pairs: Pairs, *, held_out: int | None, seed: int = 0) -> PairPool:
         """Return the log-mel of all pairs but those of a fold."""
         chosen = [index for index in range(len(pairs)) if pairs.fold[index] != held_out]
-        both = [pairs.patches(index) for index in chosen]
-        # To the codes of shards and back, so that pairs look no different from other clips.
-        inputs = [decode_log_mel(encode_log_mel(log_mel)) for log_mel, _ in both]
-        return cls(inputs, [values for _, values in both])
+        inputs: list[list[npt.NDArray[np.generic]]] = []
+        values = []
+        for index in chosen:
+            log_mel, released = pairs.patches(index)
+            random = np.random.default_rng((seed, index))
+            inputs.append([encode_log_mel(v) for v in variants_of(log_mel, random, VARIANTS)])
+            values.append(released)
+        return cls(inputs, values)
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def draw(self, random: np.random.Generator, pair: int) -> Floats:
+        """Return one variant of a pair's inputs."""
+        variants = self.inputs[pair]
+        return _decoded(variants[int(random.integers(len(variants)))])
+
+
+def _decoded(values: npt.NDArray[np.generic]) -> Floats:
+    if values.dtype == np.uint8:
+        return decode_log_mel(values.astype(np.uint8))
+    return values.astype(np.float32)
 
 
 def clip_batches(
@@ -150,8 +167,7 @@ def _batch(
 ) -> ClipBatch:
     rows = np.concatenate([np.arange(shard.start[clip], shard.start[clip + 1]) for clip in clips])
     total = shape.patches + shape.pairs * CLIP_PATCHES
-    values = inputs[rows]
-    decoded = decode_log_mel(values) if values.dtype == np.uint8 else values.astype(np.float32)
+    decoded = _decoded(inputs[rows])
     full = np.zeros((total, *decoded.shape[1:]), np.float32)
     full[: len(rows)] = decoded
     embedding = np.zeros((total, EMBEDDING), np.float32)
@@ -177,8 +193,8 @@ def _batch(
     drawn = random.choice(len(pool), shape.pairs, replace=len(pool) < shape.pairs)
     for place, pair in enumerate(drawn.tolist() if shape.pairs else []):
         begin = place * CLIP_PATCHES
-        size = len(pool.inputs[pair])
-        full[shape.patches + begin : shape.patches + begin + size] = pool.inputs[pair]
+        size = len(pool.values[pair])
+        full[shape.patches + begin : shape.patches + begin + size] = pool.draw(random, pair)
         released[begin : begin + size] = pool.values[pair]
         is_pair[begin : begin + size] = 1.0
     return ClipBatch(full, embedding, is_patch, frames, mask, target, is_clip, released, is_pair)

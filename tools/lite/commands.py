@@ -119,6 +119,7 @@ def distil_trunk(options: Namespace) -> None:
         learning_rate=options.learning_rate,
         score_weight=options.score_weight,
         clean=options.clean,
+        first=options.first,
         precision=options.precision,
         seed=options.seed,
     )

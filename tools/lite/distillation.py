@@ -49,6 +49,8 @@ class DistillationConfig:
         Weight of the scores' cross-entropy, a mean over classes, beside the embedding's error.
     clean : float
         Share of epochs, about, that read a clean shard instead of a mixed one.
+    first : int
+        The first mixed shard that is read.
     precision : str
         Keras dtype policy of the convolutions.
     seed : int
@@ -61,6 +63,7 @@ class DistillationConfig:
     learning_rate: float = 2e-3
     score_weight: float = 20.0
     clean: float = 0.25
+    first: int = 0
     precision: str = "float32"
     seed: int = 0
 
@@ -104,7 +107,9 @@ def distil(
     """
     keras = import_keras()
     keras.utils.set_random_seed(config.seed)
-    mixed = shard_folders(shards, "mixed")
+    mixed = shard_folders(shards, "mixed")[config.first :]
+    if not mixed:
+        raise InvalidArgumentError(f"There is no mixed shard from number {config.first} on.")
     clean = shard_folders(shards, "clean")
     judged = Shard(clean[0])
     mean, deviation = embedding_statistics(Shard(mixed[0]))
