@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch import audio, frontend
-from audiosearch.classifier.scorer import clip_frames, load_scorer
-from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES
+from audiosearch.classifier.scorer import load_scorer
+from audiosearch.datasets.packed import CLIP_FRAMES
 from audiosearch.embedders import get_embedder
-from audiosearch.errors import EmptyAudioError, InvalidArgumentError
+from audiosearch.errors import InvalidArgumentError
+from audiosearch.jobs.batches import Batches, Collector, Reduction, Work, silent
 
 __all__ = [
     "CLIP_SPAN",
@@ -26,44 +27,13 @@ __all__ = [
     "Reduced",
     "Reduction",
     "Segment",
+    "Sound",
+    "result_of",
+    "work_on",
 ]
 
 CLIP_SPAN = CLIP_FRAMES * frontend.PATCH_SECONDS
 """Seconds from the start of a clip to the start of the next: 9.6."""
-
-
-_WINDOWS = 32  # clips scored at once
-
-
-class Collector(Protocol):
-    """Takes the scores of one file in the order of time, and makes something small of them."""
-
-    def add(self, scores: npt.NDArray[np.float32]) -> None:
-        """Take scores (k, 527) of the next k windows."""
-
-    def finish(self, start: float, duration: float) -> Any:
-        """Return the result; the sound began at `start` and lasted `duration` seconds."""
-
-
-class Reduction(Protocol):
-    """What a worker makes of a file's scores, so that they need not all be kept or sent.
-
-    Attributes
-    ----------
-    window, hop_frames : int
-        Frames that a score is of, 1 to 10, and frames from one window to the next.
-    """
-
-    @property
-    def window(self) -> int:
-        """Frames in a window."""
-
-    @property
-    def hop_frames(self) -> int:
-        """Frames from the start of a window to the start of the next."""
-
-    def collector(self) -> Collector:
-        """Return a collector for one file."""
 
 
 class Chore(Protocol):
@@ -177,11 +147,11 @@ class Analyzer:
         AudioError
             When the file is missing, unreadable or empty.
         """
-        blocks = _Counted(audio.stream(path, start=start, end=end), on_block)
-        frames = [self._embedder.embed_patches(patch) for patch in frontend.patches(blocks)]
+        sound = Sound(Segment(os.fspath(path), start, end), on_block)
+        frames = [self._embedder.embed_patches(patches) for patches in sound.patches()]
         if not frames:
-            raise _silent(path)
-        return np.concatenate(frames), blocks.seconds
+            raise silent(path)
+        return np.concatenate(frames), sound.seconds
 
     def analyze(
         self, path: str | os.PathLike[str] | Segment, *, on_block: Callable[[], None] | None = None
@@ -200,10 +170,8 @@ class Analyzer:
         AudioError
             When the file is missing, unreadable or empty.
         """
-        part = path if isinstance(path, Segment) else Segment(os.fspath(path))
-        frames, duration = self.embed(part.path, start=part.start, end=part.end, on_block=on_block)
-        x, n_frames = clip_frames(frames)
-        return Analysis(part.path, duration, frames, self._scorer.score_calibrated(x, n_frames))
+        result: Analysis = self._run(path, None, on_block)
+        return result
 
     def reduce(
         self, path: str | os.PathLike[str] | Segment, *, on_block: Callable[[], None] | None = None
@@ -224,70 +192,102 @@ class Analyzer:
         InvalidArgumentError
             When the settings name no reduction.
         """
-        reduction = self.settings.reduction
-        if reduction is None:
+        if self.settings.reduction is None:
             raise InvalidArgumentError("reduce needs settings with a reduction.")
+        result: Reduced = self._run(path, self.settings.reduction, on_block)
+        return result
+
+    def batches(self) -> Batches:
+        """Return what takes the patches of many files through the models."""
+        return Batches(self._embedder, self._scorer)
+
+    def _run(
+        self,
+        path: str | os.PathLike[str] | Segment,
+        reduction: Reduction | None,
+        on_block: Callable[[], None] | None,
+    ) -> Any:
         part = path if isinstance(path, Segment) else Segment(os.fspath(path))
-        blocks = _Counted(audio.stream(part.path, start=part.start, end=part.end), on_block)
-        frames = (self._embedder.embed_patches(patch) for patch in frontend.patches(blocks))
-        collector = reduction.collector()
-        x = np.zeros((_WINDOWS, CLIP_FRAMES, FRAME_VALUES), np.uint8)
-        counts = np.zeros(_WINDOWS, np.int64)
-        filled = scored = 0
-        for window in windows(frames, reduction.window, reduction.hop_frames):
-            x[filled] = 0
-            x[filled, : len(window)] = window
-            counts[filled] = len(window)
-            filled += 1
-            if filled == _WINDOWS:
-                collector.add(self._scorer.score_calibrated(x, counts))
-                scored, filled = scored + filled, 0
-        if filled:
-            collector.add(self._scorer.score_calibrated(x[:filled], counts[:filled]))
-        if not scored + filled:
-            raise _silent(part.path)
-        return Reduced(part.path, blocks.seconds, collector.finish(part.start, blocks.seconds))
+        sound, batches, work = Sound(part, on_block), self.batches(), work_on(part, reduction)
+        for patches in sound.patches():
+            batches.add(work, patches)
+        batches.end(work, sound.seconds)
+        batches.flush()
+        for _, error in batches.finished():
+            if error is not None:
+                raise error
+        return result_of(part, work)
 
 
-def windows(
-    blocks: Iterable[npt.NDArray[np.uint8]], window: int, hop: int
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """Cut frames, which come in blocks (k, 128), into windows (n, 128), n up to `window`.
+class Sound:
+    """A file, or a part of it, on its way to patches.
 
-    The first window that reaches the end is the last; it may be shorter.
+    Parameters
+    ----------
+    part : Segment
+        The file.
+    on_block : callable, optional
+        Called about every 10 s of sound.
+
+    Attributes
+    ----------
+    seconds : float
+        Seconds of sound so far.
     """
-    held = np.empty((0, FRAME_VALUES), np.uint8)
-    for block in blocks:
-        held = np.concatenate([held, block])
-        # One frame more than the window: only then is it sure that it is not the last.
-        while len(held) > window:
-            yield held[:window]
-            held = held[hop:]
-    if len(held):
-        yield held
 
+    def __init__(self, part: Segment, on_block: Callable[[], None] | None = None) -> None:
+        self._part, self._on_block = part, on_block
+        self.seconds = 0.0
 
-class _Counted:
-    """Blocks of sound, counted as they pass."""
+    def patches(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield log-mel patches (k, 96, 64), k up to 32.
 
-    def __init__(
-        self, blocks: Iterable[npt.NDArray[np.float32]], on_block: Callable[[], None] | None
-    ) -> None:
-        self._blocks, self._on_block = blocks, on_block
-        self._samples = 0
+        Raises
+        ------
+        AudioError
+            When the file is missing, unreadable or empty.
+        """
+        return frontend.patches(self._blocks())
 
-    def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
-        for block in self._blocks:
-            self._samples += len(block)
+    def _blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        samples = 0
+        for block in audio.stream(self._part.path, start=self._part.start, end=self._part.end):
+            samples += len(block)
+            self.seconds = samples / audio.SAMPLE_RATE
             if self._on_block:
                 self._on_block()
             yield block
 
-    @property
-    def seconds(self) -> float:
-        """Seconds of sound so far."""
-        return self._samples / audio.SAMPLE_RATE
+
+class _Whole:
+    """The reduction to an `Analysis`: the scores of each clip, all kept."""
+
+    window = hop_frames = CLIP_FRAMES
+
+    def collector(self) -> _Scores:
+        return _Scores()
 
 
-def _silent(path: str | os.PathLike[str]) -> EmptyAudioError:
-    return EmptyAudioError(os.fspath(path), "It holds no sound: zero samples were decoded.")
+class _Scores:
+    def __init__(self) -> None:
+        self._scores: list[npt.NDArray[np.float32]] = []
+
+    def add(self, scores: npt.NDArray[np.float32]) -> None:
+        self._scores.append(scores)
+
+    def finish(self, start: float, duration: float) -> npt.NDArray[np.float32]:
+        return np.concatenate(self._scores)
+
+
+def work_on(part: Segment, reduction: Reduction | None) -> Work:
+    """Return the work on a file: what the reduction asks for, an `Analysis` where it is None."""
+    return Work(part.path, reduction or _Whole(), keep_frames=reduction is None)
+
+
+def result_of(part: Segment, work: Work) -> Analysis | Reduced:
+    """Return what a finished work has come to."""
+    seconds = work.seconds or 0.0
+    value = work.collector.finish(part.start, seconds)
+    if work.frames is None:
+        return Reduced(part.path, seconds, value)
+    return Analysis(part.path, seconds, np.concatenate(work.frames), value)

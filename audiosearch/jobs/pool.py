@@ -4,6 +4,19 @@ A decoder that crashes or hangs costs the one file it was given: its process is 
 reported as failed, and a fresh process takes the next. Workers are started as programs of their
 own, not by ``multiprocessing``, so a script that uses the API needs no
 ``if __name__ == "__main__"``.
+
+How many
+--------
+One process a core that this process may use, and as many threads in each one's models as leave no
+core idle: the cores divided by the processes. So 2 processes on 2 cores have one thread each, and a
+single long file on 16 cores has 16. Processes come first, because decoding, resampling and log-mel
+of one file are one after another, whatever the models do. No thread spins while it waits: measured,
+spinning halves the speed as soon as another process wants the core. Scores and embeddings are the
+same to the bit for any number of either.
+
+A worker decodes the next file while its models are busy with those before (see
+`audiosearch.jobs.worker`), but takes it only when it is ready to decode: nothing waits behind a
+long file while another worker is free.
 """
 
 from __future__ import annotations
@@ -12,13 +25,13 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from typing import Any
 
 from audiosearch.errors import AudioError, AudioSearchError, InvalidArgumentError
 from audiosearch.jobs.analysis import Analysis, AnalyzerSettings, Chore, Segment
-from audiosearch.jobs.process import WorkerProcess
+from audiosearch.jobs.process import Job, WorkerProcess, closed_error
 from audiosearch.storage import Closing
 
 __all__ = ["WorkerPool", "core_count"]
@@ -26,16 +39,19 @@ __all__ = ["WorkerPool", "core_count"]
 STALL_SECONDS = 120.0
 """How long a worker may work without a sign of life before it is ended."""
 
-_AHEAD = 8  # results that may wait for an earlier, slower file, a worker
+# Files a worker that are taken ahead: enough that even files of one clip fill the scorer's batches
+# of 32 in each.
+_AHEAD = 48
+_HELD_SECONDS = 4 * 3600.0  # of sound whose results (350 bytes a second) wait for an earlier file
 
 
 class WorkerPool(Closing):
-    """Analyses files in worker processes, results in the order of the files.
+    """Analyses files in worker processes; the module's text says how many.
 
     Parameters
     ----------
     settings : AnalyzerSettings, optional
-        The models. Each worker uses one thread unless this says otherwise.
+        The models. Their threads are chosen as the module's text says unless this names a number.
     workers : int, optional
         How many processes; as many as there are cores where None.
     stall : float
@@ -43,7 +59,7 @@ class WorkerPool(Closing):
     time_limit : float, optional
         Seconds after which a file is given up even if it goes on giving sound.
 
-    Use it as a context manager: leaving it ends the processes.
+    Processes start as they are needed. Use it as a context manager: leaving it ends them.
     """
 
     def __init__(
@@ -61,12 +77,14 @@ class WorkerPool(Closing):
         if time_limit is not None and not time_limit > 0:
             raise InvalidArgumentError(f"time_limit must be above 0 seconds, not {time_limit}.")
         settings = settings or AnalyzerSettings()
-        if settings.threads is None:
-            settings = replace(settings, threads=1)
         self.workers = core_count() if workers is None else workers
-        self._all = [WorkerProcess(settings, stall, time_limit) for _ in range(self.workers)]
-        self._idle = list(self._all)
-        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="audiosearch-worker")
+        if settings.threads is None:
+            settings = replace(settings, threads=max(1, core_count() // self.workers))
+        self._jobs = _Jobs()
+        self._all = [
+            WorkerProcess(settings, self._jobs, stall, time_limit) for _ in range(self.workers)
+        ]
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closed = False
 
@@ -82,29 +100,32 @@ class WorkerPool(Closing):
         AudioSearchError
             When the pool is closed, before or meanwhile.
         """
-        return self._submit(path).result()
+        return self._submit(Segment(path)).result()
 
     def map(self, paths: Iterable[str | Segment]) -> Iterator[Analysis | AudioError]:
         """Yield, in the order of `paths`, what each file holds or why it could not be used.
 
         A `Segment` in place of a path stands for a part of a file.
 
-        At most a few files per worker are in flight, so memory does not grow with their number.
+        A bounded number of files is in flight, and a bounded length of sound waits for an earlier
+        file, so memory does not grow with their number.
 
         Raises
         ------
         ModelError
             When the models cannot be loaded.
         """
-        waiting: deque[Future[Analysis]] = deque()
+        waiting: deque[Future[Any]] = deque()
         source = iter(paths)
         try:
             while True:
-                while len(waiting) < _AHEAD * self.workers:
+                has_room = _held(waiting) < _HELD_SECONDS
+                while has_room and len(waiting) < _AHEAD * self.workers:
                     path = next(source, None)
                     if path is None:
                         break
-                    waiting.append(self._submit(path))
+                    task = path if isinstance(path, Segment) else Segment(path)
+                    waiting.append(self._submit(task))
                 if not waiting:
                     return
                 try:
@@ -144,8 +165,7 @@ class WorkerPool(Closing):
         running: dict[Future[Any], Segment | Chore] = {}
         try:
             while True:
-                # Two a worker: the next one is there when a worker comes free.
-                while len(running) < 2 * self.workers:
+                while len(running) < _AHEAD * self.workers:
                     task = next(source, None)
                     if task is None:
                         break
@@ -168,27 +188,105 @@ class WorkerPool(Closing):
 
     def close(self) -> None:
         """End the worker processes; files in flight are given up."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
+        self._jobs.close()
         for worker in self._all:
             worker.end()
         # Now no thread waits for an answer any more, and the pipes can be closed.
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for thread in self._threads:
+            thread.join()
         for worker in self._all:
             worker.clear()
 
-    def _submit(self, path: str | Segment | Chore) -> Future[Any]:
-        if self._closed:
-            raise AudioSearchError("The worker pool is closed.")
-        return self._threads.submit(self._run, path)
-
-    def _run(self, path: str | Segment | Chore) -> Any:
+    def _submit(self, task: Segment | Chore) -> Future[Any]:
+        future: Future[Any] = Future()
         with self._lock:
-            worker = self._idle.pop()
-        try:
-            return worker.run(path)
-        finally:
-            with self._lock:
-                self._idle.append(worker)
+            if self._closed:
+                raise AudioSearchError("The worker pool is closed.")
+            started = len(self._threads)
+            if self._jobs.put(Job(task, future)) and started < self.workers:
+                thread = threading.Thread(
+                    target=self._all[started].serve,
+                    name=f"audiosearch-worker-{started}",
+                    daemon=True,
+                )
+                self._threads.append(thread)
+                thread.start()
+        return future
+
+
+class _Jobs:
+    """The jobs of a pool that no process has yet; a `JobSource`."""
+
+    def __init__(self) -> None:
+        self._new: deque[Job] = deque()
+        self._again: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._idle = 0
+        self._closed = False
+
+    def put(self, job: Job) -> bool:
+        """Add a job; return whether nobody waits for it."""
+        with self._changed:
+            self._new.append(job)
+            self._changed.notify()
+            return self._idle < len(self._new) + len(self._again)
+
+    def give_back(self, job: Job) -> None:
+        with self._changed:
+            if not self._closed:
+                self._again.appendleft(job)
+                self._changed.notify()
+                return
+        job.future.set_exception(closed_error())
+
+    def take(self) -> Job | None:
+        with self._changed:
+            while not self._closed:
+                job = self._next()
+                if job is not None:
+                    return job
+                self._idle += 1
+                self._changed.wait()
+                self._idle -= 1
+            return None
+
+    def more(self) -> Job | None:
+        with self._changed:
+            if self._closed or (self._again and self._again[0].alone):
+                return None
+            return self._next()
+
+    def close(self) -> None:
+        """Let nobody wait any more; jobs that are left fail."""
+        with self._changed:
+            self._closed = True
+            left = [*self._again, *self._new]
+            self._again.clear()
+            self._new.clear()
+            self._changed.notify_all()
+        for job in left:
+            if not job.future.cancelled():
+                job.future.set_exception(closed_error())
+
+    def _next(self) -> Job | None:
+        if self._again:
+            return self._again.popleft()
+        while self._new:
+            job = self._new.popleft()
+            if job.future.set_running_or_notify_cancel():
+                return job
+        return None
+
+
+def _held(waiting: Iterable[Future[Any]]) -> float:
+    """Return the seconds of sound whose results are there and wait for their turn."""
+    return sum(
+        future.result().duration
+        for future in waiting
+        if future.done() and not future.cancelled() and future.exception() is None
+    )
 
 
 def core_count() -> int:
