@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         merge,
     )
     from audiosearch.library.verification import Finding, Verification, verify
+    from audiosearch.library.watching import watch
     from audiosearch.tagging.batch import TagSummary, tag_batch
     from audiosearch.tagging.events import EventRules
     from audiosearch.tagging.rules import TagRules
@@ -100,6 +101,7 @@ _HOMES = {
     "train": "classifier.training",
     "verify": "library.verification",
     "verify_model": "weights",
+    "watch": "library.watching",
 }
 
 __all__ = [
@@ -154,6 +156,7 @@ __all__ = [
     "train",
     "verify",
     "verify_model",
+    "watch",
 ]
 
 

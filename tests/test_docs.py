@@ -156,6 +156,8 @@ def runs_by_itself(words: list[str]) -> bool:
     """Tell whether a command ends by itself, within seconds, without network or TensorFlow."""
     if words[1] in ("demo", "serve"):
         return "--get" in words
+    if "--watch" in words:
+        return False
     fetched = any(word.startswith("vggish") for word in words)
     return words[1] not in ("train", "import-weights") and not fetched
 

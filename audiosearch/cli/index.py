@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,7 @@ from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED, interru
 from audiosearch.cli.options import embedder_option, json_option, library_option
 from audiosearch.cli.output import echo_json, speed_line, warn_skipped
 from audiosearch.cli.progress import JobProgress
+from audiosearch.cli.watch import watched
 from audiosearch.errors import printable
 
 if TYPE_CHECKING:
@@ -41,6 +42,18 @@ __all__ = ["command"]
     "embedder's.",
 )
 @embedder_option
+@click.option(
+    "--vector-index",
+    metavar="FACTORY",
+    show_default="as before, at first auto",
+    help="FAISS's factory string of the index for search by example, such as IVF1024,SQ8; auto "
+    "leaves it to the library.",
+)
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Go on: index again whenever something in SOURCE changes, until Ctrl-C.",
+)
 @json_option
 def command(
     sources: tuple[Path, ...],
@@ -49,6 +62,8 @@ def command(
     retry_skipped: bool,
     mix_embedders: bool,
     embedder: str,
+    vector_index: str | None,
+    watch: bool,
     as_json: bool,
 ) -> int:
     """Add the sounds of SOURCE to the library: a folder, a sound file, or a packed FILE.h5.
@@ -59,17 +74,27 @@ def command(
     import audiosearch as aus
 
     folder = library or aus.default_library()
+    options: dict[str, Any] = {
+        "keep_missing": keep_missing,
+        "retry_skipped": retry_skipped,
+        "mix_embedders": mix_embedders,
+        "embedder": embedder,
+        "vector_index": vector_index,
+    }
+    if watch:
+        return watched(
+            sources,
+            folder,
+            options,
+            lambda summary: (
+                echo_json(summary.to_dict(), indent=None)
+                if as_json
+                else _print_summary(summary, folder)
+            ),
+        )
     with JobProgress() as progress:
         try:
-            summary = aus.index(
-                sources,
-                folder,
-                keep_missing=keep_missing,
-                retry_skipped=retry_skipped,
-                mix_embedders=mix_embedders,
-                embedder=embedder,
-                on_progress=progress,
-            )
+            summary = aus.index(sources, folder, on_progress=progress, **options)
         except KeyboardInterrupt:
             progress.close()
             return interrupted("Interrupted. What was done is kept; run the same command to go on.")

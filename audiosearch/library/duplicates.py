@@ -240,7 +240,9 @@ def _in_cells(vectors: _Vectors, places: Places, least: float) -> Iterator[tuple
     import faiss
 
     lists = 2 ** round(math.log2(4 * math.sqrt(len(places))))
-    index = faiss.index_factory(EMBEDDING_SIZE, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(
+        EMBEDDING_SIZE, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT
+    )
     index.cp.spherical = True
     index.cp.min_points_per_centroid = 1
     draw = np.random.default_rng(0)
@@ -307,7 +309,9 @@ class _Vectors:
                 here, rows = here[part.removed.live[rows]], rows[part.removed.live[rows]]
             starts, prints = fingerprints(block)
             at = np.searchsorted(starts, rows)
-            bad = np.logical_or.reduceat(_without_direction(block), starts)[at] if len(rows) else []
+            if not len(rows):
+                continue
+            bad = np.logical_or.reduceat(_without_direction(block), starts)[at]
             self._part[here], self.rows[here] = number, np.where(bad, -1, rows)
             self.prints[here] = prints[at]
 
