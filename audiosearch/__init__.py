@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from audiosearch.errors import AudioSearchError
     from audiosearch.jobs.progress import Progress
     from audiosearch.library.duplicates import DuplicateGroup, duplicates
-    from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
+    from audiosearch.library.examples import Example
+    from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Span, Tag
     from audiosearch.library.indexing import IndexSummary, index
     from audiosearch.library.library import Library, LibraryInfo
     from audiosearch.library.packing import PackSummary, pack
@@ -56,6 +57,7 @@ _HOMES = {
     "DuplicateGroup": "library.duplicates",
     "Evaluation": "classifier.evaluation",
     "EventRules": "tagging.events",
+    "Example": "library.examples",
     "ExportSummary": "library.transfer",
     "Finding": "library.verification",
     "Hit": "library.hits",
@@ -71,6 +73,7 @@ _HOMES = {
     "Progress": "jobs.progress",
     "Relocation": "library.relocation",
     "SearchResult": "library.hits",
+    "Span": "library.hits",
     "Tag": "library.hits",
     "TagResult": "tagging.tags",
     "TagRules": "tagging.rules",
@@ -110,6 +113,7 @@ __all__ = [
     "DuplicateGroup",
     "Evaluation",
     "EventRules",
+    "Example",
     "ExportSummary",
     "Finding",
     "Hit",
@@ -125,6 +129,7 @@ __all__ = [
     "Progress",
     "Relocation",
     "SearchResult",
+    "Span",
     "Tag",
     "TagResult",
     "TagRules",

@@ -1,22 +1,25 @@
 """Throughput of batch tagging, where its time goes, its memory, and its cost per file.
 
-Run: ``python bench/tagging.py [--minutes 20] [--files 20000] [--lengths 1 60 600] [--mp3]
-[--yamnet yamnet.tflite]``
+Run: ``python bench/tagging.py [--minutes 120] [--mp3] [--lengths 1 60 600] [--files 20000]
+[--yamnet yamnet.tflite] [--samples FOLDER]``
 
-Three tables, all of one run on made sound (44.1 kHz, stereo; noise and tones):
+Four tables, all of one run, on 44.1 kHz stereo sound (recordings of ``--samples`` in a row, else
+noise and tones):
 
-- throughput of ``tag_batch`` on long files, beside the same decoder and as many processes with
-  YAMNet in LiteRT, and with librosa's log-mel features in place of the models, as ratios; then the
-  parts of the work alone, in as many processes;
-- the peak memory of a worker by a file's length (``--lengths``, minutes);
-- a tree of ``--files`` files of one second: time per file, and of that the bookkeeping, measured as
-  the same inputs and results put into a journal without any analysis.
+- throughput of ``tag_batch``, beside YAMNet in LiteRT and librosa's log-mel features with the same
+  decoder in as many processes, as ratios; the time is taken once all processes are warm;
+- processor seconds (user and system, all threads) that an hour of sound needs, step by step;
+- the peak memory of a worker by a file's length (``--lengths``, minutes; ten hours of wav need
+  6.4 GB in the folder of temporary files);
+- a tree of ``--files`` files of one second: time and processor time per file, and of that the
+  bookkeeping, measured as the same inputs and results put into a journal without any analysis.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -28,45 +31,61 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 
-from audiosearch import audio, frontend
+from audiosearch import audio, decoders, frontend
+from audiosearch.classifier.scorer import clip_frames, load_scorer
+from audiosearch.embedders import get_embedder
 from audiosearch.jobs import Entry, Journal, core_count
+from audiosearch.jobs.groups import GROUP_FILES
 from audiosearch.jobs.inputs import find_items
-from audiosearch.jobs.journal import GROUP_FILES
 from audiosearch.tagging import TagRules, tag_batch
 from audiosearch.tagging.formats import FORMATS, encode_rows
 
 _RATE = 44100
+_FILE_MINUTES = 5.0
 _WINDOW = 15600
+_PATIENCE = 600.0  # for processes to start
 _ROWS = [(0.0, 1.0, [(index, 0.5) for index in range(TagRules().top)])]
 _MEMORY = """
 import resource, sys
-from audiosearch.jobs import Analyzer, AnalyzerSettings
-from audiosearch.tagging import TagRules
+from audiosearch.tagging import TagRules, tag_batch
 
-analyzer = Analyzer(AnalyzerSettings(threads=1, reduction=TagRules(per=sys.argv[2])))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-analyzer.reduce(sys.argv[1])
-print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+tag_batch(sys.argv[1], sys.argv[2], rules=TagRules(per=sys.argv[3]), workers=1, restart=True)
+for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF):
+    print(resource.getrusage(who).ru_maxrss / 1024)
 """
 
+Sound = npt.NDArray[np.float32]
 
-def write_sound(path: Path, seconds: float, seed: int) -> Path:
-    """Write stereo noise with a tone, in blocks."""
-    random = np.random.default_rng(seed)
+
+def made_sound(samples: Path | None) -> Sound:
+    """Return about a minute of stereo sound, or all recordings of a folder in a row."""
+    if samples is None:
+        random = np.random.default_rng(0)
+        tone = np.sin(np.cumsum(np.repeat(random.uniform(0.01, 0.3, 60), _RATE)))[:, None]
+        noise = random.normal(0, 0.05, (60 * _RATE, 2))
+        return (0.1 * tone + noise).astype(np.float32)
+    parts = [audio.load(path, rate=_RATE) for path in audio.find_audio(samples)]
+    mono = np.concatenate(parts)
+    # Two channels that differ, as those of a recording do.
+    return np.stack([mono, 0.9 * np.roll(mono, 20)], axis=1)
+
+
+def write_sound(path: Path, sound: Sound, seconds: float) -> Path:
+    """Write `sound` over and over."""
     left = round(seconds * _RATE)
     with soundfile.SoundFile(path, "w", _RATE, 2) as file:
         while left:
-            count = min(left, 10 * _RATE)
-            tone = np.sin(np.arange(count) * random.uniform(0.01, 0.3))[:, None]
-            file.write(0.1 * tone + random.normal(0, 0.05, (count, 2)))
-            left -= count
+            block = sound[:left]
+            file.write(block)
+            left -= len(block)
     return path
 
 
 def decode(path: str) -> float:
-    """Decode only."""
+    """Decode and resample only."""
     return sum(len(block) for block in audio.stream(path)) / audio.SAMPLE_RATE
 
 
@@ -76,7 +95,7 @@ def log_mel(path: str) -> float:
 
 
 def librosa_features(path: str) -> float:
-    """Decode, and make librosa's log-mel of each 10 s."""
+    """Decode, and make librosa's log-mel of each block of about 10 s."""
     import librosa
 
     seconds = 0.0
@@ -113,93 +132,162 @@ def yamnet(path: str) -> float:
     return windows * 0.96
 
 
-def in_processes(work: Callable[[str], float], files: list[Path], workers: int) -> float:
-    """Return seconds of sound a second; the processes are started before the clock is."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(work, [str(files[0])] * workers))
+def _warm(barrier: Any, work: Callable[[str], float], path: str) -> None:
+    work(path)
+    barrier.wait(_PATIENCE)
+
+
+def _timed(work: Callable[[str], float], path: str) -> tuple[float, float]:
+    began = time.process_time()
+    seconds = work(path)
+    return seconds, time.process_time() - began
+
+
+def in_processes(
+    work: Callable[[str], float], files: list[Path], warm: Path, workers: int
+) -> tuple[float, float]:
+    """Return x real time and processor seconds an hour of sound; all processes are warm before."""
+    context = get_context("spawn")
+    barrier = context.Barrier(workers + 1)
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_warm, initargs=(barrier, work, str(warm))
+    ) as pool:
+        pool.submit(int)  # starts the processes
+        barrier.wait(_PATIENCE)
         began = time.perf_counter()
-        done = sum(pool.map(work, map(str, files)))
-        return done / (time.perf_counter() - began)
+        done = list(pool.map(_timed, [work] * len(files), map(str, files)))
+        elapsed = time.perf_counter() - began
+    seconds = sum(each[0] for each in done)
+    return seconds / elapsed, 3600 * sum(each[1] for each in done) / seconds
 
 
-def tagging(files: list[Path], folder: Path, workers: int) -> tuple[float, float]:
-    """Return x real time from the first result on, and with the start of the workers."""
+def processor_seconds() -> float:
+    """Of this process and its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def tagging(files: list[Path], out: Path, workers: int) -> tuple[float, float, float]:
+    """Return x real time from the first commit on and with the start, and processor seconds."""
     marks: list[tuple[float, float]] = []
-    began = time.perf_counter()
+    began, used = time.perf_counter(), processor_seconds()
     summary = tag_batch(
         files,
-        folder / "tags.csv",
+        out,
         workers=workers,
         restart=True,
         on_progress=lambda p: marks.append((time.perf_counter(), p.seconds)),
     )
+    if summary.skipped:
+        raise SystemExit(f"Files were skipped: {summary.first_skipped}")
     whole = summary.seconds / (time.perf_counter() - began)
+    used = processor_seconds() - used
     warm = [mark for mark in marks if mark[1] > 0]
-    if len(warm) < 2 or warm[-1][1] == warm[0][1]:
-        return whole, whole
-    return (warm[-1][1] - warm[0][1]) / (warm[-1][0] - warm[0][0]), whole
+    if warm[-1][1] == warm[0][1]:  # a single group
+        return whole, whole, used
+    return (warm[-1][1] - warm[0][1]) / (warm[-1][0] - warm[0][0]), whole, used
 
 
-def throughput(folder: Path, minutes: float, workers: int, ending: str) -> None:
-    count = 4 * workers
-    files = [
-        write_sound(folder / f"{number}.{ending}", minutes * 60 / count, number)
-        for number in range(count)
-    ]
-    warm, whole = tagging(files, folder, workers)
-    print(f"\n{ending}, {minutes:g} minutes, {workers} workers\n\n| work | x real time | ratio |")
-    print(f"|---|---|---|\n| tag_batch | {warm:,.0f} | 1 |")
-    print(f"| tag_batch with its start | {whole:,.0f} | {whole / warm:.2f} |")
+def throughput(folder: Path, sound: Sound, minutes: float, workers: int, ending: str) -> None:
+    count = max(2 * workers, round(minutes / _FILE_MINUTES))
+    first = write_sound(folder / f"0.{ending}", sound, minutes * 60 / count)
+    files = [first]
+    for number in range(1, count):
+        files.append(folder / f"{number}.{ending}")
+        os.link(first, files[-1])
+    # What starting costs, apart from the work.
+    short = [write_sound(folder / f"short{n}.{ending}", sound, 1.0) for n in range(workers)]
+    start = tagging(short, folder / "short.csv", workers)[2]
+    warm, whole, used = tagging(files, folder / "tags.csv", workers)
+    each = 3600 * (used - start) / (minutes * 60)
+    print(f"\n{ending}, {minutes:g} minutes in {count} files, {workers} workers\n")
+    print("| work | x real time | ratio | processor s an hour |\n|---|---|---|---|")
+    print(f"| tag_batch | {warm:,.0f} | 1 | {each:.2f} |")
+    print(f"| tag_batch with its start | {whole:,.0f} | {whole / warm:.2f} | + {start:.1f} once |")
     works: dict[str, Callable[[str], float]] = {"librosa's log-mel": librosa_features}
     if "BENCH_YAMNET" in os.environ:
         works["YAMNet, LiteRT"] = yamnet
     works |= {"decoding alone": decode, "decoding and log-mel alone": log_mel}
     for name, work in works.items():
-        speed = in_processes(work, files, workers)
-        print(f"| {name} | {speed:,.0f} | {speed / warm:.2f} |", flush=True)
+        speed, each = in_processes(work, files, short[0], workers)
+        print(f"| {name} | {speed:,.0f} | {speed / warm:.2f} | {each:.2f} |", flush=True)
 
 
-def memory(folder: Path, lengths: list[float]) -> None:
-    print("\n| minutes | per | peak MB | with the models alone |\n|---|---|---|---|")
+def profile(folder: Path, sound: Sound, minutes: float, ending: str) -> None:
+    """Print the processor time of each step alone, on one thread."""
+    path = str(write_sound(folder / f"steps.{ending}", sound, minutes * 60))
+    reader = decoders.read_libav if decoders.is_mpeg_audio(path) else decoders.read_soundfile
+    embedder, scorer = get_embedder(threads=1), load_scorer(threads=1)
+    blocks = list(audio.stream(path))
+    patches = list(frontend.patches(iter(blocks)))
+    frames = np.concatenate([embedder.embed_patches(each) for each in patches])
+    clips = clip_frames(frames)
+    single = np.zeros((len(frames), *clips[0].shape[1:]), np.uint8)
+    single[:, 0] = frames
+    ones = np.ones(len(frames), np.int64)
+    steps: dict[str, Callable[[], object]] = {
+        "decoding, mean of channels": lambda: [None for _ in reader(path, 0.0, None)],
+        "the same, and resampling": lambda: [None for _ in audio.stream(path)],
+        "log-mel": lambda: [None for _ in frontend.patches(iter(blocks))],
+        "embedding": lambda: [embedder.embed_patches(each) for each in patches],
+        "scores of clips": lambda: scorer.score_calibrated(*clips),
+        "scores of frames, for segments": lambda: scorer.score_calibrated(single, ones),
+    }
+    print(f"\n{ending}, one thread\n\n| step | processor s an hour |\n|---|---|")
+    for name, step in steps.items():
+        used = []
+        for _ in range(3):
+            began = time.process_time()
+            step()
+            used.append(time.process_time() - began)
+        print(f"| {name} | {min(used) * 60 / minutes:.2f} |", flush=True)
+
+
+def memory(folder: Path, sound: Sound, lengths: list[float]) -> None:
+    print("\n| minutes | per | worker's peak MB | command's peak MB |\n|---|---|---|---|")
     for minutes in lengths:
-        path = write_sound(folder / "long.wav", minutes * 60, 0) if minutes < 400 else None
-        if path is None:  # stereo wav would pass 4 GB
-            path = folder / "long.w64"
-            write_sound(path, minutes * 60, 0)
+        # Stereo wav ends at 4 GB.
+        path = folder / ("long.wav" if minutes < 400 else "long.w64")
+        write_sound(path, sound, minutes * 60)
         for per in ("file", "segment"):
-            command = [sys.executable, "-c", _MEMORY, str(path), per]
+            command = [sys.executable, "-c", _MEMORY, str(path), str(folder / "long.csv"), per]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            before, peak = map(float, done.stdout.split())
-            print(f"| {minutes:g} | {per} | {peak:.0f} | {before:.0f} |", flush=True)
+            worker, own = map(float, done.stdout.split())
+            print(f"| {minutes:g} | {per} | {worker:.0f} | {own:.0f} |", flush=True)
         path.unlink()
 
 
-def small_files(folder: Path, count: int, workers: int) -> None:
-    source = write_sound(folder / "one.wav", 1.0, 0).read_bytes()
+def small_files(folder: Path, sound: Sound, count: int, workers: int) -> None:
+    source = write_sound(folder / "one.wav", sound, 1.0).read_bytes()
     tree = folder / "tree"
     for number in range(count):
         path = tree / f"{number // 1000:03}" / f"{number:06}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(source)
-    began = time.perf_counter()
-    tag_batch(tree, folder / "tree.csv", workers=workers)
-    each = (time.perf_counter() - began) / count
-    began = time.perf_counter()
-    tag_batch(tree, folder / "tree.csv", workers=workers)
-    again = (time.perf_counter() - began) / count
     rows = encode_rows(_ROWS)
-    began = time.perf_counter()
     kind = FORMATS["csv"]
-    with Journal(folder / "book.journal", folder / "book.csv", settings="bench") as journal:
-        journal.plan(find_items([str(tree)]))
-        assert kind.render is not None
-        journal.attach(kind.head, kind.render, layout="bench")
-        for group in groups(Entry(item, 1.0, rows) for item in journal.todo()):
-            journal.put(group)
-    book = (time.perf_counter() - began) / count
-    print(f"\n| {count:,} files of 1 s | ms a file |\n|---|---|")
-    print(f"| all | {each * 1e3:.3f} |\n| bookkeeping | {book * 1e3:.3f} |")
-    print(f"| again, nothing to do | {again * 1e3:.3f} |")
+
+    def analyse() -> None:
+        tag_batch(tree, folder / "tree.csv", workers=workers)
+
+    def keep_books() -> None:
+        with Journal(folder / "book.journal", folder / "book.csv", settings="bench") as journal:
+            journal.plan(find_items([str(tree)]))
+            assert kind.render is not None
+            journal.attach(kind.head, kind.render, layout="bench")
+            for group in groups(Entry(item, 1.0, rows) for item in journal.todo()):
+                journal.put(group)
+
+    print(f"\n| {count:,} files of 1 s | ms a file | processor ms a file |\n|---|---|---|")
+    for name, work in (
+        ("all, with the start", analyse),
+        ("again, nothing to do", analyse),
+        ("bookkeeping alone", keep_books),
+    ):
+        began, used = time.perf_counter(), processor_seconds()
+        work()
+        elapsed, used = time.perf_counter() - began, processor_seconds() - used
+        print(f"| {name} | {1e3 * elapsed / count:.3f} | {1e3 * used / count:.3f} |", flush=True)
 
 
 def groups(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
@@ -215,23 +303,32 @@ def groups(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=float, default=20, help="sound in all (20)")
+    parser.add_argument("--minutes", type=float, default=120, help="of sound in all; 0: none")
+    parser.add_argument("--steps", type=float, default=5, help="minutes for the steps; 0: none")
     parser.add_argument("--workers", type=int, default=core_count(), help="one a core")
     parser.add_argument("--files", type=int, default=20_000, help="short files; 0: none")
     parser.add_argument("--lengths", type=float, nargs="*", default=[1, 60], help="minutes")
     parser.add_argument("--mp3", action="store_true", help="also of mp3")
     parser.add_argument("--yamnet", type=Path, help="YAMNet for LiteRT that takes a waveform")
+    parser.add_argument("--samples", type=Path, help="folder of recordings to use")
     options = parser.parse_args()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"  # for the processes that are started, as in the workers
     if options.yamnet:
         os.environ["BENCH_YAMNET"] = str(options.yamnet.resolve())
+    sound = made_sound(options.samples)
     for ending in ["wav", *(["mp3"] if options.mp3 else [])]:
         with tempfile.TemporaryDirectory() as folder:
-            throughput(Path(folder), options.minutes, options.workers, ending)
-    with tempfile.TemporaryDirectory() as folder:
-        memory(Path(folder), options.lengths)
+            if options.minutes:
+                throughput(Path(folder), sound, options.minutes, options.workers, ending)
+            if options.steps:
+                profile(Path(folder), sound, options.steps, ending)
+    if options.lengths:
+        with tempfile.TemporaryDirectory() as folder:
+            memory(Path(folder), sound, options.lengths)
     if options.files:
         with tempfile.TemporaryDirectory() as folder:
-            small_files(Path(folder), options.files, options.workers)
+            small_files(Path(folder), sound, options.files, options.workers)
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ class InProcessPool:
     seen: list[str]
     """Names of the files that were analysed, by all pools of a test."""
 
-    def __init__(self, settings: AnalyzerSettings, *, workers: int | None = None) -> None:
+    def __init__(self, settings: AnalyzerSettings, **_: object) -> None:
         self._analyzer = _analyzer(settings.embedder)
 
     def __enter__(self) -> InProcessPool:

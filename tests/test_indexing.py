@@ -543,9 +543,9 @@ def test_a_packed_file_goes_on_where_it_was_stopped(
 def test_progress_counts_what_is_safe(
     sound_folder: Path, tmp_path: Path, analysed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from audiosearch.library import writer
+    from audiosearch.jobs import groups
 
-    monkeypatch.setattr(writer, "_GROUP_FILES", 1)
+    monkeypatch.setattr(groups, "GROUP_FILES", 1)
     aus.index(sound_folder / "nested", tmp_path / "lib")  # its bad file is skipped here already
     seen: list[tuple[Progress, int]] = []
 
@@ -555,13 +555,15 @@ def test_progress_counts_what_is_safe(
 
     aus.index(sound_folder, tmp_path / "lib", on_progress=note)
     steps = [progress for progress, _ in seen]
-    total = GOOD - 2 + BAD - 1
-    assert [(p.done, p.total) for p in steps] == [(done, total) for done in range(total + 1)]
-    assert (steps[0].skipped, steps[0].seconds) == (0, 0)
-    assert steps[-1].skipped == BAD - 1
+    total = GOOD + BAD
+    assert [(p.done, p.total, p.earlier) for p in steps] == [
+        (done, total, 3) for done in range(3, total + 1)
+    ]
+    assert (steps[0].skipped, steps[0].seconds, steps[0].share) == (1, 0, 0)
+    assert (steps[-1].skipped, steps[-1].share) == (BAD, 1)
     assert steps[-1].seconds == pytest.approx(3.01)
     for progress, recordings in seen:
-        assert recordings == 2 + progress.done - progress.skipped
+        assert recordings == progress.done - progress.skipped
 
 
 # stopped in the middle
@@ -570,8 +572,8 @@ def test_progress_counts_what_is_safe(
 INDEX = """
 import sys
 import audiosearch as aus
-from audiosearch.library import writer
-writer._GROUP_SECONDS = 0.05
+from audiosearch.jobs import groups
+groups.GROUP_SECONDS = 0.05
 aus.index(sys.argv[1:-1], sys.argv[-1], workers=1)
 """
 
@@ -651,7 +653,7 @@ def test_ctrl_c_keeps_what_was_done(noises: Path, uninterrupted: Path, tmp_path:
     while not committed(library) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
     assert process.returncode != 0
     done = committed(library)
     assert 0 < done < 78

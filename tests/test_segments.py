@@ -16,7 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_packed
-from library_fixtures import append, make_library, make_readonly, remove, run_without_override
+from library_fixtures import (
+    append,
+    likeness,
+    make_library,
+    make_readonly,
+    remove,
+    run_without_override,
+)
 
 import audiosearch as aus
 from audiosearch.errors import (
@@ -469,11 +476,10 @@ def test_recall_is_measured_and_said(damaged: Path) -> None:
         info = library.info()
         assert (info.vector_index, info.recall_at_10) == (facts["factory"], facts["recall_at_10"])
         # Counted here, by hand.
-        vectors = np.concatenate([part.block.vectors for part in library.snapshot().parts])
-        unit = vectors / np.linalg.norm(vectors.astype(float), axis=1, keepdims=True)
+        alike = likeness(library)
         found = total = 0
         for clip in range(0, 90, 3):
-            cosines = unit @ unit[clip]
+            cosines = alike[clip].copy()
             cosines[clip] = -2
             least = np.sort(cosines)[-10]
             hits = library.similar(clip, limit=10).hits
@@ -544,7 +550,7 @@ def test_an_index_is_extended_and_trained_again_when_outgrown(
     monkeypatch.setattr(
         neighbours,
         "_train",
-        lambda index, now: (trained.append(now.live_clips), original(index, now)),
+        lambda index, basis, now: (trained.append(now.live_clips), original(index, basis, now)),
     )
     folder = tmp_path / "lib"
     make_library(folder, [1] * 80, codes_of(80, 14), vectors_of(80, 14))
@@ -560,19 +566,19 @@ def test_an_index_is_extended_and_trained_again_when_outgrown(
         assert facts.recall_at_10 >= 0.99
 
 
-def test_a_search_vector_must_be_one(damaged: Path) -> None:
+def test_a_probe_must_be_one(damaged: Path) -> None:
     with Library(damaged) as library:
         search = library.neighbours(library.snapshot())
         for wrong in (
-            np.zeros(127),
-            np.zeros((1, 128)),
-            np.full(128, np.nan),
-            np.full(128, np.inf),
+            np.zeros(654),
+            np.zeros((1, 655)),
+            np.full(655, np.nan),
+            np.full(655, np.inf),
         ):
-            with pytest.raises(InvalidArgumentError, match="128 finite values"):
+            with pytest.raises(InvalidArgumentError, match="655 finite values"):
                 search.search(wrong, 3)
         with pytest.raises(InvalidArgumentError, match="at least 1"):
-            search.search(np.zeros(128), 0)
+            search.search(np.zeros(655), 0)
 
 
 @pytest.mark.parametrize("what", ["scores", "vectors", "size", "frames"])

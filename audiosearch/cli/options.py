@@ -19,6 +19,7 @@ __all__ = [
     "open_option",
     "port_option",
     "top_option",
+    "ungrouped_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,13 +42,16 @@ def library_option(*, falls_back: bool = False) -> Callable[[F], F]:
 
 
 limit_option = click.option(
-    "--limit", type=click.IntRange(min=1), default=20, help="How many recordings to show."
+    "--limit", type=click.IntRange(min=1), default=20, help="How many hits to show."
 )
 offset_option = click.option(
     "--offset",
     type=click.IntRange(min=0),
     default=0,
-    help="How many recordings to leave out first.",
+    help="How many hits to leave out first.",
+)
+ungrouped_option = click.option(
+    "--ungrouped", is_flag=True, help="List clips, not recordings with their best clips."
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON (UTF-8) instead of text."

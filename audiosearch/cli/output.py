@@ -25,6 +25,7 @@ __all__ = [
     "span",
     "speed_line",
     "tags_text",
+    "tenths",
     "warn",
     "warn_skipped",
     "youtube_link",
@@ -65,6 +66,12 @@ def clock(seconds: float) -> str:
     hours, rest = divmod(whole, 3600)
     minutes, rest = divmod(rest, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def tenths(seconds: float) -> str:
+    """Return a time as `clock` does, to a tenth of a second: ``0:07.2``."""
+    whole, tenth = divmod(round(seconds * 10), 10)
+    return f"{clock(whole)}.{tenth}"
 
 
 def span(start: float, end: float) -> str:
@@ -122,6 +129,8 @@ def hit_lines(number: int, hit: Hit, *, keyword: bool) -> list[str]:
         times = ", ".join(clock(moment.start) for moment in hit.moments[:5])
         more = ", ..." if len(hit.moments) > 5 else ""
         lines.append(f"{indent}{count(len(hit.moments), 'more moment')}: {times}{more}")
+    if hit.match is not None and (hit.match.start, hit.match.end) != (hit.start, hit.end):
+        lines.append(f"{indent}alike at {tenths(hit.match.start)}-{tenths(hit.match.end)}")
     if hit.copies:
         names = ", ".join(one_line(name) for name in hit.copies[:5])
         more = ", ..." if len(hit.copies) > 5 else ""
@@ -131,15 +140,14 @@ def hit_lines(number: int, hit: Hit, *, keyword: bool) -> list[str]:
     return lines
 
 
-def result_lines(result: SearchResult, *, subject: str) -> Sequence[str]:
+def result_lines(result: SearchResult, *, subject: str, by_example: bool = False) -> Sequence[str]:
     """Return the lines that show a page of hits; `subject` says what was searched for."""
-    found = (
-        f"{count(result.total, 'recording')} for {one_line(subject)} "
-        f"({count(result.total_clips, 'clip')})"
-    )
+    recordings, clips = count(result.total, "recording"), count(result.total_clips, "clip")
+    first, second = (recordings, clips) if result.grouped else (clips, recordings)
+    found = f"{first} for {one_line(subject)} ({second})"
     if not result.hits:
-        return [f"{found}, none at offset {result.offset:,}." if result.total else f"{found}."]
+        return [f"{found}, none at offset {result.offset:,}." if result.count else f"{found}."]
     lines = [found + (":" if result.offset == 0 else f", from number {result.offset + 1:,}:")]
     for number, hit in enumerate(result.hits, start=result.offset + 1):
-        lines += hit_lines(number, hit, keyword=result.query is not None)
+        lines += hit_lines(number, hit, keyword=not by_example)
     return lines

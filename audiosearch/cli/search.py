@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 
 from audiosearch.cli.libraries import opened
-from audiosearch.cli.options import json_option, library_option, limit_option, offset_option
+from audiosearch.cli.options import (
+    json_option,
+    library_option,
+    limit_option,
+    offset_option,
+    ungrouped_option,
+)
 from audiosearch.cli.output import echo_json, result_lines
 
 __all__ = ["QueryCommand", "command"]
@@ -52,6 +58,7 @@ class QueryCommand(click.Command):
 @limit_option
 @offset_option
 @click.option("--fold", is_flag=True, help="Show recordings that are exact copies once.")
+@ungrouped_option
 @json_option
 def command(
     query: tuple[str, ...],
@@ -59,6 +66,7 @@ def command(
     limit: int,
     offset: int,
     fold: bool,
+    ungrouped: bool,
     as_json: bool,
 ) -> None:
     """Find the recordings in which QUERY is heard, best first.
@@ -70,7 +78,7 @@ def command(
     """
     text = " ".join(query)
     with opened(library) as lib:
-        result = lib.search(text, limit=limit, offset=offset, fold=fold)
+        result = lib.search(text, limit=limit, offset=offset, fold=fold, grouped=not ungrouped)
         if as_json:
             echo_json(result.to_dict())
             return

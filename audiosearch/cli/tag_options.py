@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from audiosearch.cli.job_options import limit_options, progress_options
 from audiosearch.errors import DataError, InvalidArgumentError, printable
 
 if TYPE_CHECKING:
@@ -143,27 +144,7 @@ def job_options(command: F) -> F:
                 help="Forget what was done, and replace the output.",
             ),
             click.option("--retry-errors", is_flag=True, help="Try the skipped files again."),
-            click.option(
-                "--workers",
-                type=click.IntRange(min=1),
-                metavar="N",
-                show_default="one a core",
-                help="Processes that analyse.",
-            ),
-            click.option(
-                "--time-limit",
-                type=click.FloatRange(min=0, min_open=True),
-                default=3600.0,
-                metavar="SECONDS",
-                help="Give a file up after this time.",
-            ),
-            click.option(
-                "--memory-limit",
-                type=click.IntRange(min=1),
-                default=2048,
-                metavar="MB",
-                help="Memory that a process may take for a file (Linux).",
-            ),
+            limit_options,
             click.option(
                 "--write-tags",
                 is_flag=True,
@@ -179,13 +160,7 @@ def job_options(command: F) -> F:
                 show_default="none",
                 help="Also write the clips or segments as files, a folder for each class.",
             ),
-            click.option(
-                "--progress",
-                type=click.Choice(["auto", "lines", "json", "none"]),
-                default="auto",
-                help="How progress is shown on stderr.",
-            ),
-            click.option("--quiet", is_flag=True, help="Show no progress and no closing lines."),
+            progress_options,
         )
     ):
         command = option(command)

@@ -10,20 +10,25 @@ from audiosearch.jobs.analysis import (
     Reduction,
     Segment,
 )
+from audiosearch.jobs.groups import Groups
 from audiosearch.jobs.items import Entry, Item
 from audiosearch.jobs.journal import Journal
-from audiosearch.jobs.pool import WorkerPool, core_count
-from audiosearch.jobs.progress import Progress
+from audiosearch.jobs.pool import MEMORY_LIMIT, TIME_LIMIT, WorkerPool, core_count
+from audiosearch.jobs.progress import Meter, Progress
 
 __all__ = [
+    "MEMORY_LIMIT",
+    "TIME_LIMIT",
     "Analysis",
     "Analyzer",
     "AnalyzerSettings",
     "Chore",
     "Collector",
     "Entry",
+    "Groups",
     "Item",
     "Journal",
+    "Meter",
     "Progress",
     "Reduced",
     "Reduction",

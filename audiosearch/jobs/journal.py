@@ -56,14 +56,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from audiosearch.errors import JobError, StorageError, printable
+from audiosearch.jobs.groups import GROUP_FILES
 from audiosearch.jobs.items import Entry, Item, Totals, entry_of, plan_row
 from audiosearch.storage import Closing, fsync_folder, storage_errors
 
-__all__ = ["GROUP_FILES", "GROUP_SECONDS", "Journal"]
-
-GROUP_FILES = 200
-"""A group of results is committed when it has this many files, or is this old:"""
-GROUP_SECONDS = 1.0
+__all__ = ["Journal"]
 
 _VERSION = 1
 _PAGE = 1000

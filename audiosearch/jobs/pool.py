@@ -34,8 +34,12 @@ from audiosearch.jobs.analysis import Analysis, AnalyzerSettings, Chore, Segment
 from audiosearch.jobs.process import Job, WorkerProcess, closed_error
 from audiosearch.storage import Closing
 
-__all__ = ["WorkerPool", "core_count"]
+__all__ = ["MEMORY_LIMIT", "TIME_LIMIT", "WorkerPool", "core_count"]
 
+TIME_LIMIT = 3600.0
+"""Seconds that a file of a batch may take, where nothing else is said."""
+MEMORY_LIMIT = 2048
+"""Megabytes that a worker may take for a file of a batch, where nothing else is said."""
 STALL_SECONDS = 120.0
 """How long a worker may work without a sign of life before it is ended."""
 

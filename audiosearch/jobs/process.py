@@ -225,7 +225,7 @@ class WorkerProcess:
             if self._ended:
                 raise closed_error()
             self._process = process = _start(self._settings)
-        kind, value = "", None
+        kind, value = "", AudioSearchError()
         with (
             contextlib.suppress(*_LOST),
             _Watch(process, max(self._stall, _START_SECONDS)) as watch,

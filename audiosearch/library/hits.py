@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Clip", "Hit", "Moment", "SearchResult", "Tag", "tags_to_dicts"]
+__all__ = ["Clip", "Hit", "Moment", "SearchResult", "Span", "Tag", "tags_to_dicts"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,14 @@ class Tag:
     label: str
     mid: str
     score: float
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time in a recording, in seconds."""
+
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Hit:
         Where the clip lies in the recording, in seconds.
     score : float
         From 0 to 1. Of a keyword search: the score of the class that matched best. Of a search by
-        example: the cosine of the two search vectors, negative values cut off at 0.
+        example: the likeness (`audiosearch.library.likeness`), negative values cut off at 0.
     label : str
         The class that matched best; of a search by example the clip's first tag.
     tags : list of Tag
@@ -59,6 +67,9 @@ class Hit:
     copies : list of str
         Recordings that are exact copies of this one, where a search folds them; named as
         `recording` is.
+    match : Span or None
+        Of a search by example: where in the clip the likeness lies. None where the clip's frames
+        are not at hand.
     """
 
     recording: str
@@ -73,6 +84,7 @@ class Hit:
     labels: list[str] | None = None
     moments: list[Moment] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
+    match: Span | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the hit as JSON-ready values, scores with four digits."""
@@ -86,7 +98,7 @@ class SearchResult:
     Attributes
     ----------
     query : str or None
-        The keyword query; None for a search by example.
+        The keyword query; None for a search by example alone.
     total : int
         How many recordings match.
     total_clips : int
@@ -95,6 +107,8 @@ class SearchResult:
         Which hits these are.
     hits : list of Hit
         Best first.
+    grouped : bool
+        Whether a hit is a recording; else it is a clip, and has no moments.
     """
 
     query: str | None
@@ -103,6 +117,12 @@ class SearchResult:
     offset: int
     limit: int
     hits: list[Hit]
+    grouped: bool = True
+
+    @property
+    def count(self) -> int:
+        """How many hits there are on all pages."""
+        return self.total if self.grouped else self.total_clips
 
     def to_dict(self) -> dict[str, Any]:
         """Return the page as JSON-ready values."""
@@ -110,6 +130,7 @@ class SearchResult:
             "query": self.query,
             "total": self.total,
             "total_clips": self.total_clips,
+            "grouped": self.grouped,
             "offset": self.offset,
             "limit": self.limit,
             "hits": [hit.to_dict() for hit in self.hits],

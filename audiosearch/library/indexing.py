@@ -1,6 +1,9 @@
 """Filling a library: what is new or changed in the sources is added, what is gone is removed.
 
-Results are committed in the order of the files, in groups, about once a second while they come.
+Files are analysed by what batch tagging runs on: the same isolated processes, limits, groups and
+progress. The library's catalogue is the journal: it holds each file's size and modification time,
+and a reason where it was skipped. Results are committed in the order of the files, in groups, about
+once a second while they come.
 Killing the process at any moment leaves a library that opens and holds every group that was
 reported; the next run goes on from there.
 """
@@ -26,7 +29,15 @@ from audiosearch.errors import (
     LibraryMismatchError,
     printable,
 )
-from audiosearch.jobs import AnalyzerSettings, Progress, WorkerPool, core_count
+from audiosearch.jobs import (
+    MEMORY_LIMIT,
+    TIME_LIMIT,
+    AnalyzerSettings,
+    Groups,
+    Progress,
+    WorkerPool,
+    core_count,
+)
 from audiosearch.library.catalogue import KnownFile, Skipped
 from audiosearch.library.compaction import tidy
 from audiosearch.library.library import Library
@@ -53,6 +64,8 @@ def index(
     embedder: str = "lite",
     vector_index: str | None = None,
     workers: int | None = None,
+    time_limit: float = TIME_LIMIT,
+    memory_limit: int = MEMORY_LIMIT,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IndexSummary:
     """Bring a library up to date with folders, sound files and packed HDF5 files.
@@ -77,8 +90,13 @@ def index(
         leaves it to the library. It is kept for later runs; None changes nothing.
     workers : int, optional
         How many processes analyse; one a core where None.
+    time_limit : float
+        Seconds after which a file is given up.
+    memory_limit : int
+        Megabytes that a process may take for a file beyond what the models take (Linux only).
     on_progress : callable, optional
-        Called with a `Progress` at the start, and whenever something was committed.
+        Called with a `Progress` at the start, and whenever something was committed. Files that
+        are in the library already count as done earlier.
 
     Raises
     ------
@@ -103,6 +121,10 @@ def index(
         )
     if workers is not None and workers < 1:
         raise InvalidArgumentError(f"workers must be at least 1, not {workers}.")
+    if not time_limit > 0:
+        raise InvalidArgumentError(f"time_limit must be above 0 seconds, not {time_limit}.")
+    if memory_limit < 1:
+        raise InvalidArgumentError(f"memory_limit must be at least 1 MB, not {memory_limit}.")
     if vector_index is not None:
         check_factory(vector_index)
     found = find([Path(source) for source in listed])
@@ -141,8 +163,9 @@ def index(
                     found,
                     keep_missing=keep_missing,
                     retry_skipped=retry_skipped,
-                    settings=AnalyzerSettings(embedder=embedder),
+                    settings=AnalyzerSettings(embedder=embedder, memory_limit=memory_limit),
                     workers=workers,
+                    time_limit=time_limit,
                 )
             tidy(target)
     writer.summary.elapsed = round(time.monotonic() - began, 3)
@@ -157,6 +180,7 @@ def _index_sounds(
     retry_skipped: bool,
     settings: AnalyzerSettings,
     workers: int | None,
+    time_limit: float,
 ) -> None:
     summary = writer.summary
     known = writer.library.catalogue.known_files()
@@ -166,31 +190,38 @@ def _index_sounds(
     if not keep_missing:
         _remove_gone(writer, sources, known)
     todo: list[SoundFile] = []
+    unchanged = skipped = 0
     for path, file in sources.files.items():
         before = known.get(path)
         if before is None or (before.size, before.mtime_ns) != (file.size, file.mtime_ns):
             todo.append(file)
         elif before.reason is None:
-            summary.unchanged += 1
+            unchanged += 1
         elif retry_skipped:
             todo.append(file)
         else:
+            skipped += 1
             summary.skipped.append(Skipped(printable(os.fsdecode(path)), before.reason))
+    summary.unchanged += unchanged
     if not sources.files and not summary.removed and not summary.skipped:
         raise _nothing_found(sources)
-    writer.expect(len(todo))
+    writer.meter.expect(
+        len(todo),
+        size=sum(file.size for file in todo),
+        earlier=unchanged + skipped,
+        skipped=skipped,
+    )
     if not todo:
         return
     writer.add_roots(sources.roots)
     workers = min(core_count(), len(todo)) if workers is None else workers
-    with WorkerPool(settings, workers=workers) as pool:
+    with (
+        WorkerPool(settings, workers=workers, time_limit=time_limit) as pool,
+        Groups(writer.commit) as groups,
+    ):
         results = pool.map(os.fsdecode(file.path) for file in todo)
-        try:
-            for file, result in zip(todo, results, strict=True):
-                writer.put(file, result, known.get(file.path))
-        finally:
-            # Also after Ctrl-C: what was done is kept.
-            writer.flush()
+        for file, result in zip(todo, results, strict=True):
+            groups.put((file, result, known.get(file.path)))
 
 
 def _remove_gone(writer: Writer, sources: Sources, known: dict[bytes, KnownFile]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.embedders import available_embedders
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import DataError, InvalidArgumentError, LibraryError, printable
+from audiosearch.frontend import PATCH_SECONDS
 from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import load_labels
 from audiosearch.library.catalogue import Catalogue, Recording, Skipped
-from audiosearch.library.columns import search_vector
+from audiosearch.library.examples import Examples, StoredFrames, listed, resolve
 from audiosearch.library.filters import Facts, Filters
 from audiosearch.library.folding import Folding
-from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
+from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Span, Tag
+from audiosearch.library.likeness import Probe, combined_probe
 from audiosearch.library.manifest import CATALOGUE, iso_time, read_manifest
 from audiosearch.library.neighbours import Neighbours, auto_factory, read_index_facts
-from audiosearch.library.ranking import Masks, first_of_each, match, rank
+from audiosearch.library.ranking import (
+    Masks,
+    first_of_each,
+    in_range,
+    match,
+    matching_clips,
+    rank,
+)
+from audiosearch.library.refinement import stretch
 from audiosearch.library.segments import Block, Segment
 from audiosearch.library.snapshot import Reader, Snapshot, tags_of
 from audiosearch.library.tail import TailBlock, tail_columns
 from audiosearch.query import (
     THESAURUS,
     Node,
+    Range,
     Vocabulary,
     load_vocabulary,
     parse,
@@ -124,7 +134,13 @@ class Library(Closing):
         self.catalogue.close()
 
     def search(
-        self, query: str, *, limit: int = 20, offset: int = 0, fold: bool = False
+        self,
+        query: str,
+        *,
+        limit: int = 20,
+        offset: int = 0,
+        fold: bool = False,
+        grouped: bool = True,
     ) -> SearchResult:
         """Find the recordings that most surely hold what the query asks for.
 
@@ -137,6 +153,9 @@ class Library(Closing):
         fold : bool
             Let recordings that are exact copies of one another make one hit, which names the
             others in ``copies``; totals count it once. See `audiosearch.library.folding`.
+        grouped : bool
+            Whether a hit is a recording, with its other clips in ``moments``; else every clip is a
+            hit of its own.
 
         Raises
         ------
@@ -153,14 +172,18 @@ class Library(Closing):
         masks = Filters(self._facts, now)
         folded = self._folding.fold(now, node, masks) if fold else None
         parts = now.parts if folded is None else folded.parts
-        page = rank(node, parts, offset=offset, limit=limit, masks=masks)
-        ids = page.recordings.tolist()
+        page = rank(node, parts, offset=offset, limit=limit, masks=masks, grouped=grouped)
+        clips = None if grouped else page.recordings
+        ids = (page.recordings if clips is None else _recordings_of(now, clips)).tolist()
         known = self.catalogue.recordings_at(ids, now.lengths["moves"])
-        moments = _moments(now, node, masks, [known[n] for n in ids if n in known])
-        hits = self._hits(now, [(known[n], moments[n]) for n in ids if n in moments])
+        moments = _moments(now, node, masks, list(known.values()))
+        found = [(known[n], moments[n]) for n in ids if n in moments]
+        if clips is not None:
+            found = _single(ids, clips.tolist(), known, moments)
+        hits = self._hits(now, found)
         if folded is not None:
             hits = [self._with_copies(now, hit, folded.copies) for hit in hits]
-        return SearchResult(query, page.total, page.total_clips, offset, limit, hits)
+        return SearchResult(query, page.total, page.total_clips, offset, limit, hits, grouped)
 
     def vocabulary(self) -> Vocabulary:
         """Return what words stand for here: with the words of the library's ``thesaurus.toml``.
@@ -185,70 +208,142 @@ class Library(Closing):
 
     def similar(
         self,
-        example: int | str | os.PathLike[str] | npt.NDArray[np.uint8],
+        examples: Examples,
         *,
+        unlike: Examples = (),
+        query: str | None = None,
         limit: int = 20,
         offset: int = 0,
+        grouped: bool = True,
     ) -> SearchResult:
-        """Find the recordings that sound most like an example.
+        """Find the recordings that sound most like an example, or like several.
 
         Parameters
         ----------
-        example : int, path-like or uint8 (n, 128)
-            A clip of this library (it is not among the hits), a sound file, or embedding frames.
+        examples : int, path-like, uint8 (n, 128), Hit, Moment, Clip or Example, or several
+            What is wanted: a clip of this library, by number or as a search returned it (it is not
+            among the hits), a sound file, or embedding frames. `Example` names a part of one, or
+            gives it a weight.
+        unlike : the same
+            What is not wanted.
+        query : str, optional
+            Only clips that match it are found; see `audiosearch.query`. ``score:`` is then about
+            the likeness.
         limit, offset : int
             Which hits to return.
+        grouped : bool
+            As for `search`.
 
         Raises
         ------
         AudioError
-            When the sound file cannot be used.
+            When a sound file cannot be used.
         LibraryError
-            When there is no such clip.
+            When there is no such clip, or a part of a clip is asked for whose frames are not at
+            hand.
+        QueryError
+            When the query cannot be understood.
         InvalidArgumentError
-            When frames are of another shape or type, or `limit` or `offset` is negative.
+            When there is no example, frames are of another shape or type, a part lies outside of
+            its recording, or `limit` or `offset` is negative.
         """
         _check_page(limit, offset)
+        likes, unlikes = listed(examples), listed(unlike)
+        if not likes:
+            raise InvalidArgumentError("Give at least one example of what is wanted.")
+        node = None if query is None else parse(query, vocabulary=self.vocabulary())
         now = self.snapshot()
-        vector, own = self._example(now, example)
-        search = self.neighbours(now)
-        # Several clips of a recording make one hit, and clips that are equally near may stand in
-        # any order at the end: ask until what stands before them fills the page.
-        count = 2 * (offset + limit) + 10
-        while True:
-            clips, cosines = search.search(vector, count)
-            if own is not None:
-                clips, cosines = clips[clips != own], cosines[clips != own]
-            recordings = _recordings_of(now, clips)
-            if count >= now.live_clips:
-                break
-            sure = recordings[cosines > cosines.min(initial=2.0)]
-            if len(np.unique(sure)) >= offset + limit:
-                break
-            count *= 4
-        ids = recordings[first_of_each(recordings)][offset : offset + limit]
-        known = self.catalogue.recordings_at(ids, now.lengths["moves"])
-        on_page = np.flatnonzero(np.isin(recordings, ids))
-        tops = _labels_of(now, clips[on_page])
+        wanted, unwanted = resolve(self, now, likes), resolve(self, now, unlikes)
+        own = np.unique([clip for one in (*wanted, *unwanted) for clip in one.clips]).astype(int)
+        among: npt.NDArray[np.int64] | None = None
+        spans: list[Range] = []
+        if node is not None:
+            masks = Filters(self._facts, now)
+            among, owners, spans = matching_clips(node, now.parts, masks=masks)
+            left = ~np.isin(among, own)
+            among, total = among[left], len(np.unique(owners[left]))
+            total_clips = len(among)
+        else:
+            total, total_clips = now.live_recordings, now.live_clips - len(own)
+            total -= _emptied(now, own)
+        positive = combined_probe([(one.probe, one.weight) for one in wanted])
+        probe = combined_probe([(positive, 1.0)], [(one.probe, one.weight) for one in unwanted])
+        clips, near, sure = self._nearest(now, probe, own, among, spans, offset + limit, grouped)
+        if spans:
+            total, total_clips = sure
+        owners = _recordings_of(now, clips)
+        firsts = first_of_each(owners) if grouped else np.arange(len(clips))
+        places = firsts[offset : offset + limit]
+        known = self.catalogue.recordings_at(owners[places].tolist(), now.lengths["moves"])
+        on_page = np.flatnonzero(np.isin(owners, owners[places])) if grouped else places
+        tops = dict(zip(on_page.tolist(), _labels_of(now, clips[on_page]), strict=True))
         names = load_labels().names
         moments: dict[int, list[Moment]] = {}
-        for at, top in zip(on_page.tolist(), tops, strict=True):
-            recording = known.get(int(recordings[at]))
+        for at, top in tops.items():
+            recording = known.get(int(owners[at]))
             if recording is not None:
-                score = max(float(cosines[at]), 0.0)
+                score = max(float(near[at]), 0.0)
                 moments.setdefault(recording.id, []).append(
                     _moment(recording, int(clips[at]), score, names[top])
                 )
-        found = [(known[n], moments[n]) for n in ids.tolist() if n in moments]
-        total, total_clips = now.live_recordings, now.live_clips
-        if own is not None:
-            total_clips -= 1
-            # Its recording is still found by its other clips, if it has any.
-            part, row = now.find(own)
-            block, number = part.block, part.block.recordings[row]
-            neighbours = block.recordings[max(row - 1, 0) : row + 2]
-            total -= int((neighbours == number).sum() == 1)
-        return SearchResult(None, total, total_clips, offset, limit, self._hits(now, found))
+        ids = owners[places].tolist()
+        found = [(known[n], moments[n]) for n in ids if n in moments]
+        if not grouped:
+            found = _single(ids, clips[places].tolist(), known, moments)
+        hits = self._refined(now, self._hits(now, found), known, positive)
+        return SearchResult(query, total, total_clips, offset, limit, hits, grouped)
+
+    def _nearest(
+        self,
+        now: Snapshot,
+        probe: Probe,
+        own: npt.NDArray[np.int64],
+        among: npt.NDArray[np.int64] | None,
+        spans: Sequence[Range],
+        wanted: int,
+        grouped: bool,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], tuple[int, int]]:
+        """Return the nearest clips, best first, so many that `wanted` hits are sure.
+
+        Also how many recordings and clips there are; right where there are ranges of scores, as
+        every clip is looked at then.
+        """
+        search = self.neighbours(now)
+        most = now.live_clips if among is None else len(among)
+        # Several clips of a recording make one hit, and clips that are equally near may stand in
+        # any order at the end: ask until what stands before them fills the page.
+        count = max(most, 1) if spans else 2 * wanted + 10 + len(own)
+        while True:
+            clips, near = search.search(probe, count, among=among)
+            kept = ~np.isin(clips, own)
+            for span in spans:
+                kept &= in_range(np.maximum(near, 0), span)
+            clips, near = clips[kept], near[kept]
+            if count >= most:
+                break
+            sure = clips[near > near.min(initial=2.0)]
+            if len(np.unique(_recordings_of(now, sure)) if grouped else sure) >= wanted:
+                break
+            count *= 4
+        if not spans:
+            return clips, near, (0, 0)
+        return clips, near, (len(np.unique(_recordings_of(now, clips))), len(clips))
+
+    def _refined(
+        self, now: Snapshot, hits: list[Hit], known: dict[int, Recording], positive: Probe
+    ) -> list[Hit]:
+        """Say of each hit where in its clip the likeness lies, as far as frames are at hand."""
+        result = []
+        with StoredFrames(self, now) as stored:
+            for hit in hits:
+                frames = stored.of(hit.clip, known[hit.recording_id])
+                if len(frames):
+                    first, stop = stretch(frames, positive[-EMBEDDING_SIZE:])
+                    end = hit.end if stop == len(frames) else hit.start + stop * PATCH_SECONDS
+                    match = Span(hit.start + first * PATCH_SECONDS, min(end, hit.end))
+                    hit = replace(hit, match=match)
+                result.append(hit)
+        return result
 
     def clip(self, clip_id: int, *, top: int = 5) -> Clip:
         """Return one clip with its `top` best classes.
@@ -291,7 +386,10 @@ class Library(Closing):
         LibraryDamagedError
             When the file of the frames is missing or too short.
         """
-        now = self.snapshot()
+        return self.frames_at(self.snapshot(), clip_id)
+
+    def frames_at(self, now: Snapshot, clip_id: int) -> npt.NDArray[np.uint8]:
+        """Return the embedding frames of a clip of a snapshot, as `frames` does."""
         part, row = now.find(clip_id)
         if part.block.frame_counts()[row] == 0:
             return np.empty((0, EMBEDDING_SIZE), np.uint8)
@@ -375,31 +473,6 @@ class Library(Closing):
         known = self.catalogue.recordings_at(ids, now.lengths["moves"])
         return replace(hit, copies=[known[number].name for number in ids if number in known])
 
-    def _example(
-        self, now: Snapshot, example: int | str | os.PathLike[str] | npt.NDArray[np.uint8]
-    ) -> tuple[npt.NDArray[np.float32], int | None]:
-        """Return the search vector of an example, and its clip where it is one of ours."""
-        if isinstance(example, int | np.integer):
-            part, row = now.find(int(example))
-            return np.asarray(part.block.vectors[row], np.float32), int(example)
-        if isinstance(example, str | os.PathLike):
-            from audiosearch.jobs.analysis import Analyzer, AnalyzerSettings
-
-            # AudioSet's released embeddings have no embedder here; any of ours shares their space.
-            made_by = [self.manifest["embedder"], *self.manifest.get("mixed_with", [])]
-            names = [model["name"] for model in made_by if model["name"] in available_embedders()]
-            settings = AnalyzerSettings(embedder=names[0]) if names else AnalyzerSettings()
-            example = Analyzer(settings).embed(example)[0]
-        frames = np.asarray(example)
-        if frames.ndim != 2 or frames.shape[1] != EMBEDDING_SIZE or frames.dtype != np.uint8:
-            raise InvalidArgumentError(
-                f"An example is uint8 (n, {EMBEDDING_SIZE}) embedding frames, not {frames.dtype} "
-                f"{frames.shape}."
-            )
-        if not len(frames):
-            raise InvalidArgumentError("The example holds no frames.")
-        return search_vector(frames), None
-
     def _hits(self, now: Snapshot, found: list[tuple[Recording, list[Moment]]]) -> list[Hit]:
         """Return the hits of a page from the moments of each recording, best first."""
         tags = _tags_of(now, [moments[0].clip for _, moments in found])
@@ -443,6 +516,25 @@ def _moments(
                 _moment(recording, clip, score, names[label]) for clip, score, label in triples
             ]
     return {number: moments for number, moments in result.items() if moments}
+
+
+def _single(
+    ids: list[int], clips: list[int], known: dict[int, Recording], moments: dict[int, list[Moment]]
+) -> list[tuple[Recording, list[Moment]]]:
+    """Return the clips of a page, each as a hit of its own, of recordings `ids`."""
+    at = {moment.clip: moment for found in moments.values() for moment in found}
+    pairs = zip(ids, clips, strict=True)
+    return [(known[number], [at[clip]]) for number, clip in pairs if clip in at]
+
+
+def _emptied(now: Snapshot, own: npt.NDArray[np.int64]) -> int:
+    """Return how many recordings have no clip but those of `own`."""
+    result = 0
+    for block, _, rows in _by_part(now, own):
+        numbers, counts = np.unique(block.recordings[rows], return_counts=True)
+        first = np.searchsorted(block.recordings, numbers)
+        result += int((np.searchsorted(block.recordings, numbers, "right") - first == counts).sum())
+    return result
 
 
 def _moment(recording: Recording, clip: int, score: float, label: str) -> Moment:

@@ -1,13 +1,16 @@
-"""Nearest search vectors, by cosine: exact in a small library, through FAISS in a large one.
+"""The clips that are most like a probe: exact in a small library, through FAISS in a large one.
 
-The newest vectors, up to `EXACT_CLIPS`, are compared one by one. Once there are more, the writer
-puts those there are into an index of FAISS, which is derived and may be deleted at any time::
+What likeness is, `audiosearch.library.likeness` says. The newest clips, up to `EXACT_CLIPS`, are
+compared one by one. Once there are more, the writer puts those there are into an index of FAISS,
+which is derived and may be deleted at any time::
 
     neighbours-N.faiss    what FAISS wrote; clips have their own numbers in it
     neighbours-N.json     its manifest: factory string, recall, how it is searched, a checksum
 
-The index only chooses candidates; their cosines are computed from the library's own vectors, so a
-compressed index costs recall but never an order. Recall is measured when the index is written: for
+For the index the 655 values of a clip are turned into `INDEX_SIZE`: their principal components, of
+a sample of the library itself. The index only chooses candidates; their likeness is computed from
+the library's own data, so a compressed index costs recall but never an order. Recall is measured
+when the index is written: for
 a sample of clips, how many of the 10 nearest others it finds that an exact search finds. `nprobe`,
 the number of lists that are looked at, and the number of candidates are raised until that is
 `RECALL`.
@@ -30,14 +33,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import InvalidArgumentError
+from audiosearch.library.likeness import (
+    SIZE,
+    Floats,
+    Probe,
+    Traits,
+    clip_probe,
+    joined_traits,
+    projected_probe,
+    traits_of,
+)
 from audiosearch.library.manifest import AUTO_FACTORY
 from audiosearch.library.snapshot import Part, Snapshot
 from audiosearch.storage import atomic_path, read_json, write_json
 
 __all__ = [
     "EXACT_CLIPS",
+    "INDEX_SIZE",
     "RECALL",
     "IndexFacts",
     "Neighbours",
@@ -45,7 +58,6 @@ __all__ = [
     "build_index",
     "check_factory",
     "index_paths",
-    "live_vectors",
     "read_index_facts",
 ]
 
@@ -55,7 +67,13 @@ EXACT_CLIPS = 50_000
 RECALL = 0.99
 """Which share of the 10 nearest clips an index must find."""
 
+INDEX_SIZE = 192
+"""Values of a clip in the index."""
+
+_VERSION = 2  # of the index's manifest; an index of another is made again
 _SAMPLE = 200
+_BASIS_SAMPLE = 50_000
+_FEW = 50_000  # of so many clips, and fewer, each is compared
 _CHUNK = 1 << 16
 _MOST_CANDIDATES = 64
 _MOST_IN_MEMORY = 4 * EXACT_CLIPS
@@ -64,7 +82,6 @@ _TRAINING_A_LIST = 64
 _OUTGROWN = 4
 _MOST_REMOVED = 0.2
 
-Vectors = npt.NDArray[np.float32]
 Clips = npt.NDArray[np.int64]
 
 
@@ -110,7 +127,7 @@ class IndexFacts:
 
 
 class Neighbours:
-    """Finds the clips whose search vectors point most nearly the same way.
+    """Finds the clips that are most like a probe.
 
     One object serves one snapshot; `following` makes that of the next, which keeps what both have
     in common.
@@ -128,7 +145,8 @@ class Neighbours:
         self._facts: IndexFacts | None = None
         self._now: Snapshot | None = None
         self._selector: Any = None
-        self._recent: Vectors = np.empty((0, EMBEDDING_SIZE), np.float32)
+        self._basis: Floats | None = None
+        self._recent: Traits = joined_traits([])
         self._recent_clips: Clips = np.empty(0, np.int64)
         self._recent_live: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
 
@@ -148,82 +166,106 @@ class Neighbours:
     def _take(self, now: Snapshot) -> None:
         before, number = self._now, now.lengths["neighbours"]
         if before is None or number != self._number:
-            self._index, self._facts = _load(self._folder, number) if number else (None, None)
+            loaded = _load(self._folder, number) if number else None
+            self._index, self._basis, self._facts = loaded or (None, None, None)
             self._number, before = number, None
-            self._recent = np.empty((0, EMBEDDING_SIZE), np.float32)
+            self._recent = joined_traits([])
             self._recent_clips = np.empty(0, np.int64)
         stop = self._facts.stop if self._facts else 0
         if now.lengths["clips"] - stop <= _MOST_IN_MEMORY:
             first = int(self._recent_clips[-1]) + 1 if len(self._recent_clips) else stop
-            new = list(live_vectors(now.parts, first))
-            self._recent = np.concatenate([self._recent, *(unit for _, unit in new)])
-            self._recent_clips = np.concatenate([self._recent_clips, *(clips for clips, _ in new)])
+            new = list(_live_traits(now.parts, first))
+            if new:
+                self._recent = joined_traits([self._recent, *(traits for _, traits in new)])
+                self._recent_clips = np.concatenate([self._recent_clips, *(ids for ids, _ in new)])
         else:  # without an index; they are read at each search
-            self._recent, self._recent_clips = self._recent[:0], self._recent_clips[:0]
+            self._recent, self._recent_clips = joined_traits([]), np.empty(0, np.int64)
         self._recent_live = _live(now.parts, self._recent_clips)
         self._selector = self._removed_selector(now, before)
         self._now = now
 
-    def search(self, vector: npt.NDArray[np.floating], count: int) -> tuple[Clips, Vectors]:
-        """Return the `count` nearest clips, best first, and their cosines; fewer if there are.
+    def search(
+        self, probe: Probe, count: int, *, among: Clips | None = None
+    ) -> tuple[Clips, Floats]:
+        """Return the `count` clips most like a probe, best first, and their likeness.
 
-        Of equally near clips the first comes first.
+        Of equally near clips the first comes first; there may be fewer than `count`.
+
+        Parameters
+        ----------
+        probe : float32 (SIZE,)
+            What is looked for.
+        count : int
+            How many clips.
+        among : int64 (n,), optional
+            Numbers of clips that exist, ascending: only these are looked at.
 
         Raises
         ------
         InvalidArgumentError
-            When the vector has another size or is not finite, or `count` is below 1.
+            When the probe has another size or is not finite, or `count` is below 1.
         """
-        vector = np.asarray(vector, np.float32)
-        if vector.shape != (EMBEDDING_SIZE,) or not np.isfinite(vector).all():
+        probe = np.asarray(probe, np.float32)
+        if probe.shape != (SIZE,) or not np.isfinite(probe).all():
             raise InvalidArgumentError(
-                f"A search vector has {EMBEDDING_SIZE} finite values, not shape {vector.shape}"
-                f"{'' if np.isfinite(vector).all() else ' with values that are no numbers'}."
+                f"A probe has {SIZE} finite values, not shape {probe.shape}"
+                f"{'' if np.isfinite(probe).all() else ' with values that are no numbers'}."
             )
         if count < 1:
             raise InvalidArgumentError(f"count must be at least 1, not {count}.")
         assert self._now is not None  # `following` comes first
-        query = _unit(vector[None])[0]
-        count = min(count, self._now.live_clips)
+        count = min(count, self._now.live_clips if among is None else len(among))
         if not count:
             return np.empty(0, np.int64), np.empty(0, np.float32)
+        if among is not None and len(among) <= _FEW:
+            return _best(among, _likeness(self._now.parts, among, probe), count)
         covered = self._facts is not None and self._selector is not None
         if not covered and self._now.live_clips > len(self._recent_clips):
-            return self._exactly(query, count)
-        cosines = self._recent @ query
-        cosines[~self._recent_live] = -2.0
-        found = _largest(cosines, count)
-        clips, near = self._recent_clips[found], cosines[found]
-        clips, near = clips[near > -2.0], near[near > -2.0]
+            return self._exactly(probe, count, among)
+        near = self._recent.likeness(probe)
+        near[~self._recent_live] = -np.inf
+        if among is not None:
+            near[~_is_among(self._recent_clips, among)] = -np.inf
+        found = _largest(near, count)
+        clips, near = self._recent_clips[found], near[found]
+        clips, near = clips[near > -np.inf], near[near > -np.inf]
         if covered:
             assert self._facts is not None
-            known = self._candidates(query, count, self._facts.nprobe, self._facts.candidates)
+            effort = self._facts.nprobe, self._facts.candidates
+            known = self._candidates(probe, count, *effort, among=among)
             if known is None:
-                return self._exactly(query, count)
+                return self._exactly(probe, count, among)
             clips = np.concatenate([known, clips])
-            near = np.concatenate([_cosines(self._now.parts, known, query), near])
-        order = np.lexsort((clips, -near))[:count]
-        return clips[order], np.clip(near[order], -1.0, 1.0)
+            near = np.concatenate([_likeness(self._now.parts, known, probe), near])
+        return _best(clips, near, count)
 
-    def _candidates(self, query: Vectors, count: int, nprobe: int, factor: int) -> Clips | None:
+    def _candidates(
+        self, probe: Probe, count: int, nprobe: int, factor: int, *, among: Clips | None = None
+    ) -> Clips | None:
         """Return clips of the index that may be near; None where it finds too few."""
         faiss = _faiss()
 
+        assert self._facts is not None
+        assert self._basis is not None  # it comes with the index
         selector = self._selector if self._selector is not True else None
+        if among is not None:
+            known = among[among < self._facts.stop]
+            selector = _selector(known, self._facts.stop)
         wanted = min(factor * count + 16, self._index.ntotal)
         options: dict[str, Any] = {} if selector is None else {"sel": selector[1]}
         if nprobe:
             parameters = faiss.SearchParametersIVF(nprobe=nprobe, **options)
         else:
             parameters = faiss.SearchParameters(**options)
-        clips = self._index.search(query[None], wanted, params=parameters)[1][0]
-        clips = clips[clips >= 0]
+        query = projected_probe(probe, self._basis)[None]
+        clips = self._index.search(query, wanted, params=parameters)[1][0]
+        clips = np.sort(clips[clips >= 0])
         live = self._index.ntotal if selector is None else selector[2]
         return clips if len(clips) >= min(count, live) else None
 
-    def _exactly(self, query: Vectors, count: int) -> tuple[Clips, Vectors]:
+    def _exactly(self, probe: Probe, count: int, among: Clips | None) -> tuple[Clips, Floats]:
         assert self._now is not None
-        return _exact(self._now.parts, query[None], count)[0]
+        return _exact(self._now.parts, probe[None], count, among)[0]
 
     def _removed_selector(self, now: Snapshot, before: Snapshot | None) -> Any:
         """Return what keeps removed clips out: True for nothing, else FAISS's selector.
@@ -234,14 +276,8 @@ class Neighbours:
             return None
         if before is not None and _same_below(before, now, self._facts.stop):
             return self._selector
-        faiss = _faiss()
-
-        live = _live(now.parts, np.arange(self._facts.stop))
-        count = int(live.sum())
-        if count == self._facts.vectors:
-            return True
-        bitmap = np.packbits(live, bitorder="little")
-        return bitmap, faiss.IDSelectorBitmap(bitmap), count
+        live = np.flatnonzero(_live(now.parts, np.arange(self._facts.stop)))
+        return True if len(live) == self._facts.vectors else _selector(live, self._facts.stop)
 
 
 def build_index(folder: Path, number: int, now: Snapshot, factory: str) -> IndexFacts | None:
@@ -274,26 +310,28 @@ def build_index(folder: Path, number: int, now: Snapshot, factory: str) -> Index
 
     wanted = auto_factory(now.live_clips) if factory == AUTO_FACTORY else factory
     old_number = now.lengths["neighbours"]
-    index: Any
-    index, facts = _load(folder, old_number, mapped=False) if old_number else (None, None)
+    loaded = _load(folder, old_number, mapped=False) if old_number else None
     trained_for = now.live_clips
-    if facts is not None and _still_fits(facts, now, factory):
+    index: Any
+    if loaded is not None and _still_fits(loaded[2], now, factory):
+        index, basis, facts = loaded
         wanted, trained_for = facts.factory, facts.trained_for
         first = facts.stop
     else:
         first = 0
-        index = faiss.index_factory(EMBEDDING_SIZE, wanted, faiss.METRIC_INNER_PRODUCT)
+        basis = _basis(now)
+        index = faiss.index_factory(INDEX_SIZE, wanted, faiss.METRIC_INNER_PRODUCT)
         if "IDMap" not in wanted and not hasattr(faiss.downcast_index(index), "nprobe"):
             index = faiss.IndexIDMap2(index)
         try:
-            _train(index, now)
+            _train(index, basis, now)
         except RuntimeError:  # too few vectors for what the user asked for
             return None
-    for clips, unit in live_vectors(now.parts, first):
-        index.add_with_ids(unit, clips)
+    for clips, traits in _live_traits(now.parts, first):
+        index.add_with_ids(traits.projected(basis), clips)
     files = index_paths(folder, number)
     with atomic_path(files[0]) as temporary:
-        faiss.write_index(index, str(temporary))
+        faiss.write_index(_with_basis(index, basis), str(temporary))
         size, crc = temporary.stat().st_size, _crc32(temporary)
     draft = IndexFacts(
         factory=wanted,
@@ -308,8 +346,8 @@ def build_index(folder: Path, number: int, now: Snapshot, factory: str) -> Index
         size=size,
         crc32=crc,
     )
-    facts = _tuned(folder, now, index, draft)
-    write_json(files[1], {"kind": "audiosearch neighbours", "version": 1, **asdict(facts)})
+    facts = _tuned(folder, now, index, basis, draft)
+    write_json(files[1], {"kind": "audiosearch neighbours", "version": _VERSION, **asdict(facts)})
     return facts
 
 
@@ -333,10 +371,10 @@ def check_factory(factory: str) -> None:
     faiss = _faiss()
 
     try:
-        faiss.index_factory(EMBEDDING_SIZE, factory, faiss.METRIC_INNER_PRODUCT)
+        faiss.index_factory(INDEX_SIZE, factory, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, TypeError, UnicodeError) as error:
         raise InvalidArgumentError(
-            f"FAISS makes no index of '{factory}' for vectors of {EMBEDDING_SIZE} values. Try: "
+            f"FAISS makes no index of '{factory}' for vectors of {INDEX_SIZE} values. Try: "
             "auto, Flat, IVF1024,SQ8 or HNSW32"
         ) from error
 
@@ -352,13 +390,13 @@ def read_index_facts(folder: Path, number: int) -> IndexFacts | None:
         return None
     with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
         manifest = read_json(index_paths(folder, number)[1])
-        if manifest.pop("kind") == "audiosearch neighbours" and manifest.pop("version") == 1:
+        if manifest.pop("kind") == "audiosearch neighbours" and manifest.pop("version") == _VERSION:
             return IndexFacts(**manifest)
     return None
 
 
-def live_vectors(parts: Sequence[Part], first: int) -> Iterator[tuple[Clips, Vectors]]:
-    """Give the clips from number `first` on that exist, and their unit vectors, in chunks."""
+def _live_traits(parts: Sequence[Part], first: int) -> Iterator[tuple[Clips, Traits]]:
+    """Give the clips from number `first` on that exist, and their traits, in chunks."""
     for part in parts:
         block = part.block
         if block.stop <= first:
@@ -371,30 +409,65 @@ def live_vectors(parts: Sequence[Part], first: int) -> Iterator[tuple[Clips, Vec
             if len(clips) and clips[0] < first:
                 rows, clips = rows[clips >= first], clips[clips >= first]
             if len(rows):
-                # A slice of what is mapped, where that is what it is.
-                whole = rows[-1] - rows[0] + 1 == len(rows)
-                vectors = block.vectors[rows[0] : rows[-1] + 1] if whole else block.vectors[rows]
-                yield clips, _unit(vectors.astype(np.float32))
+                yield clips, traits_of(block, rows)
 
 
-def _load(folder: Path, number: int, *, mapped: bool = True) -> tuple[Any, IndexFacts | None]:
-    """Return an index and its manifest; nothing where a file of it is missing or broken."""
+def _load(
+    folder: Path, number: int, *, mapped: bool = True
+) -> tuple[Any, Floats, IndexFacts] | None:
+    """Return an index, its basis and its manifest; None where a file is missing or broken."""
     facts = read_index_facts(folder, number)
     if facts is None:
-        return None, None
+        return None
     faiss = _faiss()
 
     path = index_paths(folder, number)[0]
     try:
         # FAISS trusts what it reads; a flipped bit could take the process down.
         if path.stat().st_size != facts.size or _crc32(path) != facts.crc32:
-            return None, None
+            return None
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP if mapped else 0)
     except (OSError, RuntimeError):
-        return None, None
-    if index.d != EMBEDDING_SIZE or index.ntotal != facts.vectors:
-        return None, None
-    return index, facts
+        return None
+    if index.d != SIZE or index.ntotal != facts.vectors:
+        return None
+    turn = faiss.downcast_VectorTransform(index.chain.at(0))
+    basis = faiss.vector_to_array(turn.A).reshape(INDEX_SIZE, SIZE).T.copy()
+    inner = faiss.downcast_index(index.index)
+    inner.referenced_objects = [index]  # which owns it
+    return inner, basis, facts
+
+
+def _with_basis(index: Any, basis: Floats) -> Any:
+    """Return an index together with its basis, as FAISS writes both into one file."""
+    faiss = _faiss()
+
+    turn = faiss.LinearTransform(SIZE, INDEX_SIZE, False)
+    faiss.copy_array_to_vector(np.ascontiguousarray(basis.T).reshape(-1), turn.A)
+    turn.is_trained = True
+    return faiss.IndexPreTransform(turn, index)
+
+
+def _basis(now: Snapshot) -> Floats:
+    """Return the principal directions of a fixed sample of the clips, float32 (SIZE, d)."""
+    gram = np.zeros((SIZE, SIZE))
+    for sample in _sampled(now, _BASIS_SAMPLE, seed=2):
+        gram += sample.gram()
+    return np.linalg.eigh(gram)[1][:, : -INDEX_SIZE - 1 : -1].astype(np.float32)
+
+
+def _sampled(now: Snapshot, count: int, *, seed: int) -> Iterator[Traits]:
+    """Give about `count` clips of all, always the same, or all where there are fewer."""
+    draw = np.random.default_rng(seed)
+    share = min(count / max(now.live_clips, 1), 1.0)
+    for part in now.parts:
+        for start in range(0, part.block.rows, _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, part.block.rows))
+            if part.removed is not None:
+                rows = rows[part.removed.live[rows]]
+            rows = rows[draw.random(len(rows)) < share]
+            for first in range(0, len(rows), 1 << 13):
+                yield traits_of(part.block, rows[first : first + (1 << 13)])
 
 
 def _still_fits(facts: IndexFacts, now: Snapshot, factory: str) -> bool:
@@ -407,8 +480,8 @@ def _still_fits(facts: IndexFacts, now: Snapshot, factory: str) -> bool:
     )
 
 
-def _train(index: Any, now: Snapshot) -> None:
-    """Train an index with a fixed sample of the library's vectors."""
+def _train(index: Any, basis: Floats, now: Snapshot) -> None:
+    """Train an index with a fixed sample of the library's clips."""
     if index.is_trained:
         return
     faiss = _faiss()
@@ -421,16 +494,11 @@ def _train(index: Any, now: Snapshot) -> None:
         inner.cp.max_points_per_centroid = _TRAINING_A_LIST
         inner.cp.min_points_per_centroid = 1
         sample = _TRAINING_A_LIST * inner.nlist
-    draw = np.random.default_rng(0)
-    share = min(sample / max(now.live_clips, 1), 1.0)
-    chosen = [
-        unit[draw.random(len(unit)) < share] if share < 1 else unit
-        for _, unit in live_vectors(now.parts, 0)
-    ]
+    chosen = [traits.projected(basis) for traits in _sampled(now, sample, seed=0)]
     index.train(np.concatenate(chosen))
 
 
-def _tuned(folder: Path, now: Snapshot, index: Any, draft: IndexFacts) -> IndexFacts:
+def _tuned(folder: Path, now: Snapshot, index: Any, basis: Floats, draft: IndexFacts) -> IndexFacts:
     """Return the manifest with the least effort that finds `RECALL` of the true neighbours."""
     faiss = _faiss()
 
@@ -441,7 +509,8 @@ def _tuned(folder: Path, now: Snapshot, index: Any, draft: IndexFacts) -> IndexF
     clips, queries = _nth(now.parts, picked)
     truth = _exact(now.parts, queries, 11)
     search = Neighbours(folder)
-    search._index, search._facts, search._selector, search._now = index, draft, True, now
+    search._index, search._basis, search._facts = index, basis, draft
+    search._selector, search._now = True, now
     probes = [0]
     if inner is not None:
         probes = sorted({min(round(1.4**n), inner.nlist) for n in range(40)})
@@ -468,52 +537,65 @@ def _tuned(folder: Path, now: Snapshot, index: Any, draft: IndexFacts) -> IndexF
 def _recall(
     search: Neighbours,
     clips: Clips,
-    queries: Vectors,
-    truth: list[tuple[Clips, Vectors]],
+    queries: Floats,
+    truth: list[tuple[Clips, Floats]],
     nprobe: int,
     factor: int,
 ) -> float:
     """Return which share of the 10 nearest other clips is found; equally near ones are as good."""
     assert search._now is not None
     shares = []
-    for clip, query, (near, cosines) in zip(clips, queries, truth, strict=True):
-        others = cosines[near != clip][:10]
+    for clip, query, (near, likeness) in zip(clips, queries, truth, strict=True):
+        others = likeness[near != clip][:10]
         if not len(others):
             continue
         found = search._candidates(query, 11, nprobe, factor)
         if found is None:
             shares.append(0.0)
             continue
-        got = np.sort(_cosines(search._now.parts, found[found != clip], query))[::-1][:10]
+        got = np.sort(_likeness(search._now.parts, found[found != clip], query))
+        got = got[::-1][:10]
         shares.append(float((got >= others[-1] - 1e-6).sum()) / len(others))
     return float(np.mean(shares)) if shares else 1.0
 
 
-def _nth(parts: Sequence[Part], places: npt.NDArray[np.int64]) -> tuple[Clips, Vectors]:
-    """Return the clips at some places among those that exist, and their vectors."""
-    clips, vectors, seen = [], [], 0
-    for ids, unit in live_vectors(parts, 0):
+def _nth(parts: Sequence[Part], places: npt.NDArray[np.int64]) -> tuple[Clips, Floats]:
+    """Return the clips at some places among those that exist, and their probes."""
+    clips: list[Clips] = []
+    probes: list[Probe] = []
+    seen = 0
+    for ids, traits in _live_traits(parts, 0):
         here = places[(places >= seen) & (places < seen + len(ids))] - seen
         clips.append(ids[here])
-        vectors.append(unit[here])
+        probes.extend(clip_probe(traits, row) for row in here.tolist())
         seen += len(ids)
-    return np.concatenate(clips), np.concatenate(vectors)
+    return np.concatenate(clips), np.stack(probes)
 
 
-def _exact(parts: Sequence[Part], queries: Vectors, count: int) -> list[tuple[Clips, Vectors]]:
-    """Return the `count` nearest clips of each query and their cosines, of all that exist."""
-    best = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
-    for clips, unit in live_vectors(parts, 0):
-        for number, cosines in enumerate(queries @ unit.T):
-            found = _largest(cosines, count)
-            near = np.concatenate([best[number][1], cosines[found]])
-            ids = np.concatenate([best[number][0], clips[found]])
-            order = np.lexsort((ids, -near))[:count]
-            best[number] = ids[order], np.clip(near[order], -1.0, 1.0)
+def _exact(
+    parts: Sequence[Part], probes: Floats, count: int, among: Clips | None = None
+) -> list[tuple[Clips, Floats]]:
+    """Return the `count` clips most like each probe and their likeness, of all that exist."""
+    best = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in probes]
+    for clips, traits in _live_traits(parts, 0):
+        for number, probe in enumerate(probes):
+            near = traits.likeness(probe)
+            if among is not None:
+                near[~_is_among(clips, among)] = -np.inf
+            found = _largest(near, count)
+            found = found[near[found] > -np.inf]
+            joined = np.concatenate([best[number][0], clips[found]])
+            best[number] = _best(joined, np.concatenate([best[number][1], near[found]]), count)
     return best
 
 
-def _largest(values: Vectors, count: int) -> Clips:
+def _best(clips: Clips, near: Floats, count: int) -> tuple[Clips, Floats]:
+    """Return the `count` nearest clips, best first, of equals the first clip first."""
+    order = np.lexsort((clips, -near))[:count]
+    return clips[order], np.clip(near[order], -1.0, 1.0)
+
+
+def _largest(values: Floats, count: int) -> Clips:
     """Return where the `count` largest values stand, in any order; of equals the first."""
     if count >= len(values):
         return np.arange(len(values))
@@ -522,16 +604,34 @@ def _largest(values: Vectors, count: int) -> Clips:
     return np.concatenate([above, np.flatnonzero(values == least)[: count - len(above)]])
 
 
-def _cosines(parts: Sequence[Part], clips: Clips, query: Vectors) -> Vectors:
-    """Return the cosine of a vector of length 1 to each of some clips; -1 for those not there."""
+def _likeness(parts: Sequence[Part], clips: Clips, probe: Probe) -> Floats:
+    """Return how much some clips are like a probe; -1 for those that are not there."""
     result = np.full(len(clips), -1.0, np.float32)
     for part in parts:
         at = np.flatnonzero((clips >= part.block.first) & (clips < part.block.stop))
         rows = part.block.rows_of(clips[at])
         at, rows = at[rows >= 0], rows[rows >= 0]
-        if len(at):
-            result[at] = _unit(part.block.vectors[rows].astype(np.float32)) @ query
+        for start in range(0, len(at), _CHUNK):
+            some = slice(start, start + _CHUNK)
+            result[at[some]] = traits_of(part.block, rows[some]).likeness(probe)
     return result
+
+
+def _is_among(clips: Clips, wanted: Clips) -> npt.NDArray[np.bool_]:
+    """Return which clips are among those wanted, both ascending."""
+    if not len(wanted):
+        return np.zeros(len(clips), np.bool_)
+    place = np.minimum(np.searchsorted(wanted, clips), len(wanted) - 1)
+    result: npt.NDArray[np.bool_] = wanted[place] == clips
+    return result
+
+
+def _selector(clips: Clips, stop: int) -> tuple[Any, Any, int]:
+    """Return FAISS's selector of some clips below number `stop`: its bits, itself, and how many."""
+    chosen = np.zeros(stop, np.bool_)
+    chosen[clips] = True
+    bitmap = np.packbits(chosen, bitorder="little")
+    return bitmap, _faiss().IDSelectorBitmap(bitmap), len(clips)
 
 
 def _live(parts: Sequence[Part], clips: Clips) -> npt.NDArray[np.bool_]:
@@ -560,11 +660,6 @@ def _faiss() -> Any:
     import faiss
 
     return faiss
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    return np.ascontiguousarray(vectors / np.maximum(lengths, 1e-12), np.float32)
 
 
 def _crc32(path: Path) -> int:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,7 @@ __all__ = [
     "first_of_each",
     "in_range",
     "match",
+    "matching_clips",
     "rank",
 ]
 
@@ -91,7 +92,7 @@ class Page:
     total, total_clips : int
         How many recordings and how many clips match.
     recordings : int64 (n,)
-        The catalogue's numbers of those on the page.
+        The catalogue's numbers of those on the page; of a page of clips the numbers of the clips.
     """
 
     total: int
@@ -100,7 +101,13 @@ class Page:
 
 
 def rank(
-    node: Node, parts: Sequence[Part], *, offset: int, limit: int, masks: Masks | None = None
+    node: Node,
+    parts: Sequence[Part],
+    *,
+    offset: int,
+    limit: int,
+    masks: Masks | None = None,
+    grouped: bool = True,
 ) -> Page:
     """Find the recordings from number `offset` on that match a query best.
 
@@ -114,29 +121,59 @@ def rank(
         Which recordings to return.
     masks : callable, optional
         Answers the leaves of the query that are no sounds; needed where it has such.
+    grouped : bool
+        Whether the page is of recordings, else of clips.
     """
     node, spans = _without_spans(node)
     if isinstance(node, Term) and not spans and not _weighted(node):
         columns = [part.block.columns.cover(node.classes) for part in parts]
         posted = all(part.block.posted_code <= _MATCH_CODE for part in parts)
         if posted and all(len(column) == 1 for column in columns):
-            return _term_page(parts, [column[0] for column in columns], offset, limit)
-    bests, recordings, total_clips = [], [], 0
+            return _term_page(parts, [column[0] for column in columns], offset, limit, grouped)
+    bests, recordings, total, total_clips = [], [], 0, 0
     for part in parts:
         rows, scores = _matches(node, part, masks)
         if spans:
             within = _within(scores, spans)
             rows, scores = rows[within], scores[within]
         total_clips += len(rows)
-        ids = part.block.recordings[rows]
+        ids: npt.NDArray[Any] = part.block.recordings[rows]
+        starts = None
         if not part.block.single and len(rows):
             starts = np.flatnonzero(np.diff(ids, prepend=np.uint32(0)))
+        total += len(rows) if starts is None else len(starts)
+        if not grouped:
+            ids = part.block.clip_ids(rows)
+        elif starts is not None:
             ids, scores = ids[starts], np.maximum.reduceat(scores, starts)
         bests.append(scores)
         recordings.append(ids)
     best = _joined(bests, np.float32)
     order = _best_first(best, offset + limit)[offset : offset + limit]
-    return Page(len(best), total_clips, _joined(recordings, np.uint32)[order].astype(np.int64))
+    return Page(total, total_clips, _joined(recordings, np.uint32)[order].astype(np.int64))
+
+
+def matching_clips(
+    node: Node, parts: Sequence[Part], *, masks: Masks | None = None
+) -> tuple[Rows, Rows, list[Range]]:
+    """Find all clips that match a query, for an order of another kind.
+
+    Returns
+    -------
+    clips : int64 (n,)
+        Their numbers, ascending.
+    recordings : int64 (n,)
+        The catalogue's numbers of their recordings.
+    spans : list of Range
+        The ranges of scores that the query asks for; they are not applied.
+    """
+    node, spans = _without_spans(node)
+    clips, recordings = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for part in parts:
+        rows, _ = _matches(node, part, masks)
+        clips.append(part.block.clip_ids(rows))
+        recordings.append(part.block.recordings[rows].astype(np.int64))
+    return np.concatenate(clips), np.concatenate(recordings), spans
 
 
 def match(node: Node, block: Block, rows: Rows, *, masks: Masks | None = None) -> Match:
@@ -159,7 +196,9 @@ def first_of_each(values: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
 # One term with a column of its own.
 
 
-def _term_page(parts: Sequence[Part], columns: Sequence[int], offset: int, limit: int) -> Page:
+def _term_page(
+    parts: Sequence[Part], columns: Sequence[int], offset: int, limit: int, grouped: bool
+) -> Page:
     wanted = offset + limit
     clip_counts = np.zeros(256, np.int64)
     recording_counts = np.zeros(256, np.int64)
@@ -174,11 +213,12 @@ def _term_page(parts: Sequence[Part], columns: Sequence[int], offset: int, limit
         recording_counts += recordings
     total = int(recording_counts[_MATCH_CODE:].sum())
     total_clips = int(clip_counts[_MATCH_CODE:].sum())
-    if limit == 0 or offset >= total:
+    count = total if grouped else total_clips
+    if limit == 0 or offset >= count:
         return Page(total, total_clips, np.empty(0, np.int64))
-    # The largest code that enough recordings reach.
-    reach = np.cumsum(recording_counts[::-1])[::-1]
-    least = max(int(np.flatnonzero(reach >= min(wanted, total))[-1]), _MATCH_CODE)
+    # The largest code that enough recordings, or clips, reach.
+    reach = np.cumsum((recording_counts if grouped else clip_counts)[::-1])[::-1]
+    least = max(int(np.flatnonzero(reach >= min(wanted, count))[-1]), _MATCH_CODE)
     codes_, recordings_ = [], []
     for part, column in zip(parts, columns, strict=True):
         counts = part.block.clip_counts(column)
@@ -188,12 +228,15 @@ def _term_page(parts: Sequence[Part], columns: Sequence[int], offset: int, limit
             live = part.removed.live[rows]
             rows, codes = rows[live], codes[live]
         codes_.append(codes)
-        recordings_.append(part.block.recordings[rows])
+        block = part.block
+        recordings_.append(
+            block.recordings[rows] if grouped else block.clip_ids(rows.astype(np.int64))
+        )
     codes, ids = _joined(codes_, np.uint8), _joined(recordings_, np.uint32)
     if len(parts) > 1:
         # Each list is sorted already, and a stable sort of bytes is a radix sort.
         ids = ids[np.argsort(255 - codes, kind="stable")]
-    if not all(part.block.single for part in parts):
+    if grouped and not all(part.block.single for part in parts):
         ids = _distinct(ids, wanted)
     return Page(total, total_clips, ids[offset:wanted].astype(np.int64))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from audiosearch.datasets.packed import CLIP_FRAMES
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import AudioDecodeError, AudioError, InvalidArgumentError, printable
-from audiosearch.jobs import Analysis, Progress
+from audiosearch.jobs import Analysis, Meter, Progress
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.catalogue import KnownFile, NewRecording, Skipped
 from audiosearch.library.columns import encode_scores, encode_vectors, search_vector
@@ -24,10 +23,10 @@ from audiosearch.library.segments import SEAL_CLIPS
 from audiosearch.library.sources import SoundFile, is_below
 from audiosearch.library.tail import ROW, tail_columns
 
-__all__ = ["IndexSummary", "Writer", "append_clips"]
+__all__ = ["FileResult", "IndexSummary", "Writer", "append_clips"]
 
-_GROUP_SECONDS = 1.0
-_GROUP_FILES = 200
+FileResult = tuple[SoundFile, Analysis | AudioError, KnownFile | None]
+"""A file, its result, and what the catalogue knew of it before."""
 
 
 @dataclass
@@ -63,7 +62,7 @@ class IndexSummary:
 
 
 class Writer:
-    """Collects results and commits them in groups.
+    """Commits groups of results.
 
     Parameters
     ----------
@@ -78,16 +77,8 @@ class Writer:
     ) -> None:
         self.library = library
         self.summary = IndexSummary(printable(str(library.folder)))
-        self._on_progress = on_progress
-        self._done = self._total = self._skipped = 0
+        self.meter = Meter(on_progress)
         self._roots = {path: number for number, path in library.catalogue.roots().items()}
-        self._pending: list[tuple[SoundFile, Analysis | AudioError, KnownFile | None]] = []
-        self._last = time.monotonic()
-
-    def expect(self, count: int) -> None:
-        """Say that there are `count` more files or rows to do."""
-        self._total += count
-        self._advance(0)
 
     def add_roots(self, folders: Sequence[bytes]) -> None:
         """Make sure that files in these folders have a root to be relative to."""
@@ -97,23 +88,10 @@ class Writer:
                 if self._root_of(folder) is None:
                     self._roots[folder] = self.library.catalogue.add_root(folder)
 
-    def put(self, file: SoundFile, result: Analysis | AudioError, known: KnownFile | None) -> None:
-        """Take one file's result, and what the catalogue knew of the file before."""
-        if isinstance(result, Analysis) and not np.isfinite(result.scores).all():
-            reason = "Its scores are no numbers, so it was not indexed."
-            result = AudioDecodeError(os.fsdecode(file.path), reason)
-        self._pending.append((file, result, known))
-        late = time.monotonic() - self._last >= _GROUP_SECONDS
-        if late or len(self._pending) >= _GROUP_FILES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Commit what was put."""
-        pending, self._pending = self._pending, []
-        self._last = time.monotonic()
-        if not pending:
-            return
-        results = [result for _, result, _ in pending if isinstance(result, Analysis)]
+    def commit(self, group: Sequence[FileResult]) -> None:
+        """Commit results of files."""
+        group = [(file, _checked(result), known) for file, result, known in group]
+        results = [result for _, result, _ in group if isinstance(result, Analysis)]
         frames = 0
         if results:
             embedded = np.concatenate([result.frames for result in results])
@@ -129,7 +107,7 @@ class Writer:
         catalogue, summary = self.library.catalogue, self.summary
         with catalogue.transaction():
             rows = []
-            for file, result, known in pending:
+            for file, result, known in group:
                 if known is not None:
                     catalogue.forget(known)
                 root, name = self._place(file.path)
@@ -138,18 +116,21 @@ class Writer:
                 else:
                     rows.append(_recording(result, root, name, file))
             catalogue.add(rows, frames=frames)
-        for file, result, known in pending:
+        skipped, seconds = 0, 0.0
+        for file, result, known in group:
             if isinstance(result, AudioError):
-                self._skipped += 1
+                skipped += 1
                 name_ = printable(os.fsdecode(file.path))
                 summary.skipped.append(Skipped(name_, printable(result.reason)))
                 continue
-            summary.seconds += result.duration
+            seconds += result.duration
             if known is not None and known.id is not None:
                 summary.updated += 1
             else:
                 summary.added += 1
-        self._advance(len(pending))
+        summary.seconds += seconds
+        size = sum(file.size for file, _, _ in group)
+        self.meter.add(len(group), skipped=skipped, seconds=seconds, size=size)
         self._seal()
 
     def add_rows(
@@ -162,20 +143,14 @@ class Writer:
         append_clips(self.library, [new.clips for new in recordings], scores, vectors)
         with self.library.catalogue.transaction():
             self.library.catalogue.add(recordings)
-        self.summary.seconds += sum(recording.duration for recording in recordings)
-        self._advance(len(recordings))
+        seconds = sum(recording.duration for recording in recordings)
+        self.summary.seconds += seconds
+        self.meter.add(len(recordings), seconds=seconds)
         self._seal()
 
     def _seal(self) -> None:
         if self.library.catalogue.lengths()["tail_rows"] >= SEAL_CLIPS:
             seal(self.library)
-
-    def _advance(self, done: int) -> None:
-        self._done += done
-        if self._on_progress:
-            self._on_progress(
-                Progress(self._done, self._total, round(self.summary.seconds, 3), self._skipped)
-            )
 
     def _root_of(self, path: bytes) -> bytes | None:
         """Return the longest root that a path lies below."""
@@ -247,6 +222,12 @@ def append_clips(
         rows["frames"] = frame_counts
         frames_file.append(lengths["tail_frames"], frames)
     rows_file.append(lengths["tail_rows"], rows)
+
+
+def _checked(result: Analysis | AudioError) -> Analysis | AudioError:
+    if isinstance(result, Analysis) and not np.isfinite(result.scores).all():
+        return AudioDecodeError(result.path, "Its scores are no numbers, so it was not indexed.")
+    return result
 
 
 def _recording(result: Analysis, root: int, name: bytes, file: SoundFile) -> NewRecording:

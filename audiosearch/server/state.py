@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, abort, request
 
-from audiosearch.errors import LibraryError
+from audiosearch.errors import InvalidArgumentError, LibraryError
 
 if TYPE_CHECKING:
     from audiosearch.jobs import Analysis, WorkerPool
@@ -26,6 +26,8 @@ PAGE_LIMIT = 20
 _EXTENSION = "audiosearch"
 _UPLOADS_AT_ONCE = 4
 _WORKERS = 2
+_TIME_LIMIT = 120.0
+_MEMORY_LIMIT = 1024
 
 
 class State:
@@ -35,10 +37,30 @@ class State:
     ----------
     library : Library
         The library that is shown.
+    time_limit : float
+        Seconds after which an upload is given up: somebody waits for the answer.
+    memory_limit : int
+        Megabytes that an upload may take, beyond what the models take (Linux).
+
+    Raises
+    ------
+    InvalidArgumentError
+        When a limit is not above 0.
     """
 
-    def __init__(self, library: Library) -> None:
+    def __init__(
+        self,
+        library: Library,
+        *,
+        time_limit: float = _TIME_LIMIT,
+        memory_limit: int = _MEMORY_LIMIT,
+    ) -> None:
+        if not time_limit > 0:
+            raise InvalidArgumentError(f"time_limit must be above 0 seconds, not {time_limit}.")
+        if memory_limit < 1:
+            raise InvalidArgumentError(f"memory_limit must be at least 1 MB, not {memory_limit}.")
         self.library = library
+        self._time_limit, self._memory_limit = time_limit, memory_limit
         self.uploads = threading.BoundedSemaphore(_UPLOADS_AT_ONCE)
         """One slot is held by each upload; threads must be left for searching."""
         self._lock = threading.Lock()
@@ -51,6 +73,7 @@ class State:
     def analyze(self, path: str) -> Analysis:
         """Decode, embed and score a file in a process of its own, which a bad file may crash.
 
+        It runs on what indexing and batch tagging run on: the same processes, the same limits.
         The processes are started with the first file and kept for the next.
 
         Raises
@@ -66,9 +89,14 @@ class State:
                 # AudioSet's released embeddings are met by the bundled embedder, whose space it is.
                 name = self.library.info().embedder
                 settings = AnalyzerSettings(
-                    embedder=name if name in available_embedders() else "lite"
+                    embedder=name if name in available_embedders() else "lite",
+                    memory_limit=self._memory_limit,
                 )
-                self._pool = WorkerPool(settings, workers=min(_WORKERS, core_count()))
+                self._pool = WorkerPool(
+                    settings,
+                    workers=min(_WORKERS, core_count()),
+                    time_limit=self._time_limit,
+                )
         return self._pool.analyze(path)
 
     def close(self) -> None:

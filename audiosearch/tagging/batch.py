@@ -20,18 +20,20 @@ from audiosearch.errors import (
     printable,
 )
 from audiosearch.jobs import (
+    MEMORY_LIMIT,
+    TIME_LIMIT,
     AnalyzerSettings,
     Entry,
+    Groups,
     Item,
     Journal,
+    Meter,
     Progress,
     Segment,
     WorkerPool,
     core_count,
 )
 from audiosearch.jobs.inputs import InputRules, find_items
-from audiosearch.jobs.items import Totals
-from audiosearch.jobs.journal import GROUP_FILES, GROUP_SECONDS
 from audiosearch.models import bundled_model
 from audiosearch.storage import atomic_path, write_json
 from audiosearch.tagging.exports import EXPORTS, check_parquet
@@ -41,11 +43,6 @@ from audiosearch.tagging.rules import TagRules
 from audiosearch.version import __version__
 
 __all__ = ["TagSummary", "tag_batch"]
-
-TIME_LIMIT = 3600.0
-"""Seconds that a file may take, where nothing else is said."""
-MEMORY_LIMIT = 2048
-"""Megabytes that a worker may take for a file, where nothing else is said."""
 
 _LISTED = 100  # how many skipped files a summary lists
 _TICK = 0.5
@@ -199,20 +196,27 @@ def tag_batch(
         failed: list[tuple[str, str]] = []
         count = core_count() if workers is None else workers
         todo = totals.inputs - totals.done
+        meter = Meter(on_progress)
+        meter.expect(
+            todo,
+            size=totals.size - totals.size_done,
+            earlier=totals.done,
+            skipped=totals.skipped,
+        )
         try:
             if todo or any(extra.is_chore for extra in extras):
                 with WorkerPool(
                     settings, workers=max(1, min(count, todo or count)), time_limit=time_limit
                 ) as pool:
-                    _Run(journal, totals, on_progress, summary).work(pool)
+                    _analyse(journal, meter, pool)
                     for extra in extras:
                         failed.extend(_add(journal, extra, pool))
             else:
-                _Run(journal, totals, on_progress, summary).report()
                 for extra in extras:
                     failed.extend(_add(journal, extra, None))
         finally:
             # Also after Ctrl-C, and when the disk is full.
+            summary.seconds = meter.seconds
             _list_skipped(journal, summary, failed, _beside(target, kind, ".errors.csv"))
         if kind.name in EXPORTS:
             EXPORTS[kind.name](journal.entries, target)
@@ -269,71 +273,34 @@ def _check(
             )
 
 
-class _Run:
-    """Analyses what is not done, and commits it in groups."""
+def _analyse(journal: Journal, meter: Meter, pool: WorkerPool) -> None:
+    """Analyse what is not done, and commit it in groups."""
+    running: dict[Segment, Item] = {}
 
-    def __init__(
-        self,
-        journal: Journal,
-        totals: Totals,
-        on_progress: Callable[[Progress], None] | None,
-        summary: TagSummary,
-    ) -> None:
-        self._journal, self._totals, self._summary = journal, totals, summary
-        self._on_progress = on_progress
-        self._done, self._skipped, self._size = totals.done, totals.skipped, 0
-        self._pending: list[Entry] = []
-        self._last = time.monotonic()
+    def tasks() -> Iterator[Segment]:
+        for item in journal.todo():
+            task = Segment(item.name, item.start, item.end)
+            running[task] = item
+            yield task
 
-    def work(self, pool: WorkerPool) -> None:
-        running: dict[Segment, Item] = {}
-
-        def tasks() -> Iterator[Segment]:
-            for item in self._journal.todo():
-                task = Segment(item.name, item.start, item.end)
-                running[task] = item
-                yield task
-
-        self.report()
-        try:
-            for found in pool.unordered(tasks(), tick=_TICK):
-                if found is not None:
-                    task, result = found
-                    assert isinstance(task, Segment)
-                    self._pending.append(_entry(running.pop(task), result))
-                late = time.monotonic() - self._last >= GROUP_SECONDS
-                if late or len(self._pending) >= GROUP_FILES:
-                    self._flush()
-        finally:
-            self._flush()
-
-    def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        self._last = time.monotonic()
-        if pending:
-            self._journal.put(pending)
-        for entry in pending:
-            self._done += 1
-            self._skipped += entry.reason is not None
-            self._size += entry.item.size
-            self._summary.seconds += entry.seconds
-        self.report()
-
-    def report(self) -> None:
-        """Say how far it is."""
-        if self._on_progress is None:
-            return
-        work = self._totals.size - self._totals.size_done
-        self._on_progress(
-            Progress(
-                self._done,
-                self._totals.inputs,
-                round(self._summary.seconds, 3),
-                self._skipped,
-                earlier=self._totals.done,
-                share=self._size / work if work else None,
-            )
+    def commit(entries: list[Entry]) -> None:
+        journal.put(entries)
+        meter.add(
+            len(entries),
+            skipped=sum(entry.reason is not None for entry in entries),
+            seconds=sum(entry.seconds for entry in entries),
+            size=sum(entry.item.size for entry in entries),
         )
+
+    with Groups(commit) as groups:
+        for found in pool.unordered(tasks(), tick=_TICK):
+            if found is not None:
+                task, result = found
+                assert isinstance(task, Segment)
+                groups.put(_entry(running.pop(task), result))
+            else:
+                groups.tick()
+                meter.tell()
 
 
 def _entry(item: Item, result: Any) -> Entry:
@@ -345,27 +312,13 @@ def _entry(item: Item, result: Any) -> Entry:
 def _add(journal: Journal, extra: Extra, pool: WorkerPool | None) -> list[tuple[str, str]]:
     """Do one more thing with each result; return the files with which it was not possible."""
     failed: list[tuple[str, str]] = []
-    marks: list[tuple[Entry, int, int]] = []
-    last = time.monotonic()
-
-    def flush() -> None:
-        nonlocal last
-        last = time.monotonic()
-        if marks:
-            journal.mark(marks, extra.name)
-            marks.clear()
-
-    try:
+    with Groups[tuple[Entry, int, int]](lambda marks: journal.mark(marks, extra.name)) as groups:
         for entry, result in extra.run(journal.without(extra.name), pool):
             if isinstance(result, AudioError):
                 failed.append((printable(entry.item.name), f"{extra.failure} {result.reason}"))
             else:
                 size, mtime_ns = result or (entry.item.size, entry.item.mtime_ns)
-                marks.append((entry, size, mtime_ns))
-            if len(marks) >= GROUP_FILES or time.monotonic() - last >= GROUP_SECONDS:
-                flush()
-    finally:
-        flush()
+                groups.put((entry, size, mtime_ns))
     return failed
 
 
