@@ -58,7 +58,7 @@ def index_packed(writer: Writer, path: Path) -> None:
             number, _, _, done = known
         summary.unchanged += done
         summary.removed += max(replaced - len(file), 0)
-        writer.expect(len(file) - done)
+        writer.meter.expect(len(file) - done, earlier=done)
         for start in range(done, len(file), _ROWS):
             stop = min(start + _ROWS, len(file))
             rows = file.read(start, stop)
