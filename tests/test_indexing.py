@@ -29,7 +29,6 @@ from library_fixtures import (
 )
 
 import audiosearch as aus
-from audiosearch.classifier.scorer import classifier_identity
 from audiosearch.errors import (
     AudioNotFoundError,
     DataError,
@@ -42,6 +41,7 @@ from audiosearch.errors import (
 from audiosearch.jobs import Progress
 from audiosearch.library import indexing
 from audiosearch.library.library import Library
+from audiosearch.library.scoring import library_scorer
 
 GOOD, BAD = len(GOOD_SOUNDS), len(BAD_SOUNDS)
 
@@ -84,6 +84,7 @@ def test_a_folder_is_indexed_and_what_could_not_be_used_is_listed(
 
 
 def test_what_is_stored_is_what_the_models_say(good_folder: Path, tmp_path: Path) -> None:
+    from audiosearch.classifier.rescoring import load_rescorer
     from audiosearch.classifier.scorer import clip_frames, load_scorer
     from audiosearch.library.columns import encode_scores
 
@@ -91,10 +92,9 @@ def test_what_is_stored_is_what_the_models_say(good_folder: Path, tmp_path: Path
     for name, (scores, _, frames) in contents(tmp_path / "lib").items():
         embedded = aus.embed(name)
         assert frames == embedded.tobytes()
-        assert (
-            scores
-            == encode_scores(load_scorer().score_calibrated(*clip_frames(embedded))).tobytes()
-        )
+        x, n_frames = clip_frames(embedded)
+        found = load_scorer().score_calibrated(x, n_frames)
+        assert scores == encode_scores(load_rescorer().rescore(found, x, n_frames)).tobytes()
 
 
 def test_names_that_are_not_text(tmp_path: Path, analysed: list[str]) -> None:
@@ -428,10 +428,8 @@ def test_weights_of_another_version_are_another_embedder(
 def test_a_library_of_another_classifier_is_refused(
     library_folder: Path, good_folder: Path
 ) -> None:
-    from audiosearch.models import bundled_model
-
     manifest = library_folder / "manifest.json"
-    known = classifier_identity(bundled_model("classifier"))
+    known = library_scorer()[1]
     manifest.write_text(manifest.read_text().replace(known, "e" * 64))
     with pytest.raises(LibraryMismatchError, match="another classifier"):
         aus.index(good_folder, library_folder, mix_embedders=True)

@@ -22,6 +22,7 @@ from audiosearch.library.neighbours import (
     build_index,
     index_paths,
 )
+from audiosearch.library.score_columns import current_columns
 from audiosearch.library.segments import (
     MERGE_COUNT,
     SEAL_CLIPS,
@@ -45,6 +46,7 @@ def tidy(library: Library) -> None:
     """Seal and merge what is due, and bring the index of the vectors up to date."""
     seal(library)
     _drop_removed(library)
+    _roll_up(library)
     refresh_neighbours(library)
     delete_unlisted(library)
 
@@ -158,6 +160,13 @@ def _drop_removed(library: Library) -> None:
         block = Segment(segment_path(library.folder, number))
         part = _part(library, block)
         if part.removed is not None and len(part.removed.rows) > _MOST_REMOVED * clips:
+            _rewrite(library, [(number, first, clips)])
+
+
+def _roll_up(library: Library) -> None:
+    """Write segments again whose groups were rolled up as an earlier version did."""
+    for number, first, clips in library.catalogue.state().segments:
+        if Segment(segment_path(library.folder, number)).columns is not current_columns():
             _rewrite(library, [(number, first, clips)])
 
 

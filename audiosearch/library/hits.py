@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Clip", "Hit", "Moment", "SearchResult", "Span", "Tag", "tags_to_dicts"]
+__all__ = ["Clip", "Hit", "Moment", "Reason", "SearchResult", "Span", "Tag", "tags_to_dicts"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,34 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Reason:
+    """What a clip's scores say of one term of a query.
+
+    Attributes
+    ----------
+    term : str
+        The term as the user wrote it.
+    score : float
+        How surely it is heard, from 0 to 1.
+    excluded : bool
+        Whether the query leaves it out.
+    classes : list of Tag
+        The classes that gave the score, best first, at most three; of a term that is left out the
+        class that it names.
+    """
+
+    term: str
+    score: float
+    excluded: bool
+    classes: list[Tag]
+
+    def __str__(self) -> str:
+        if self.excluded:
+            return f"{self.term} {self.score:.2f}"
+        return ", ".join(f"{tag.label} {tag.score:.2f}" for tag in self.classes)
+
+
+@dataclass(frozen=True)
 class Hit:
     """One recording that matches, with its best clip at the top level.
 
@@ -54,7 +82,7 @@ class Hit:
     start, end : float
         Where the clip lies in the recording, in seconds.
     score : float
-        From 0 to 1. Of a keyword search: the score of the class that matched best. Of a search by
+        From 0 to 1. Of a keyword search: how surely the query is heard. Of a search by
         example: the likeness (`audiosearch.library.likeness`), negative values cut off at 0.
     label : str
         The class that matched best; of a search by example the clip's first tag.
@@ -67,6 +95,8 @@ class Hit:
     copies : list of str
         Recordings that are exact copies of this one, where a search folds them; named as
         `recording` is.
+    why : list of Reason
+        Of a keyword search: what the clip's scores say of each term, those that are left out last.
     match : Span or None
         Of a search by example: where in the clip the likeness lies. None where the clip's frames
         are not at hand.
@@ -84,7 +114,13 @@ class Hit:
     labels: list[str] | None = None
     moments: list[Moment] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
+    why: list[Reason] = field(default_factory=list)
     match: Span | None = None
+
+    @property
+    def explanation(self) -> str:
+        """Say why it was found: ``Car 0.93, Vehicle 0.97; music 0.02``."""
+        return "; ".join(map(str, self.why))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the hit as JSON-ready values, scores with four digits."""

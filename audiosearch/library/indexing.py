@@ -19,7 +19,6 @@ from typing import Any
 
 import filelock
 
-from audiosearch.classifier.scorer import classifier_identity
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.embedders import available_embedders, embedder_hash
 from audiosearch.errors import (
@@ -44,9 +43,9 @@ from audiosearch.library.library import Library
 from audiosearch.library.manifest import LOCK, MANIFEST, create_library, refuse_foreign
 from audiosearch.library.neighbours import check_factory
 from audiosearch.library.packed_source import index_packed, packed_by
+from audiosearch.library.scoring import known_scorers, library_scorer
 from audiosearch.library.sources import SoundFile, Sources, absolute, find, is_below
 from audiosearch.library.writer import IndexSummary, Writer
-from audiosearch.models import bundled_model
 from audiosearch.storage import storage_errors, write_json
 
 __all__ = ["IndexSummary", "index", "writer_lock"]
@@ -146,9 +145,7 @@ def index(
         folder.mkdir(parents=True, exist_ok=True)
     with writer_lock(folder):
         if not (folder / MANIFEST).exists():
-            scorer = bundled_model("classifier")
-            classifier = (str(scorer.manifest["name"]), classifier_identity(scorer))
-            create_library(folder, embedder=wanted[0], classifier=classifier)
+            create_library(folder, embedder=wanted[0], classifier=library_scorer())
         with Library(folder, writable=True) as target:
             _check_match(target, wanted, mix_embedders)
             if vector_index is not None and target.manifest["vectors"]["factory"] != vector_index:
@@ -254,14 +251,12 @@ def _remove_gone(writer: Writer, sources: Sources, known: dict[bytes, KnownFile]
 def _check_match(library: Library, wanted: list[tuple[str, str | None]], mix: bool) -> None:
     """Refuse what would mix embedders or classifiers in one library."""
     manifest, name = library.manifest, printable(str(library.folder))
-    scorer = bundled_model("classifier")
-    identity = classifier_identity(scorer)
-    if manifest["classifier"]["sha256"] != identity:
+    if manifest["classifier"]["sha256"] not in known_scorers():
         raise LibraryMismatchError(
             f"The library {name} was scored by another classifier "
             f"({manifest['classifier']['name']}, {manifest['classifier']['sha256'][:12]}) than "
-            f"this version brings ({identity[:12]}); their scores cannot be compared. Index "
-            "the sounds into a new folder with --library."
+            f"this version brings ({library_scorer()[1][:12]}); their scores cannot be compared. "
+            "Index the sounds into a new folder with --library."
         )
     have = [manifest["embedder"], *manifest.get("mixed_with", [])]
     added = [

@@ -23,9 +23,10 @@ from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import load_labels
 from audiosearch.library.catalogue import Catalogue, Recording, Skipped
 from audiosearch.library.examples import Examples, StoredFrames, listed, resolve
+from audiosearch.library.explanation import explain
 from audiosearch.library.filters import Facts, Filters
 from audiosearch.library.folding import Folding
-from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Span, Tag
+from audiosearch.library.hits import Clip, Hit, Moment, Reason, SearchResult, Span, Tag
 from audiosearch.library.likeness import Probe, combined_probe
 from audiosearch.library.manifest import CATALOGUE, iso_time, read_manifest
 from audiosearch.library.neighbours import Neighbours, auto_factory, read_index_facts
@@ -180,7 +181,7 @@ class Library(Closing):
         found = [(known[n], moments[n]) for n in ids if n in moments]
         if clips is not None:
             found = _single(ids, clips.tolist(), known, moments)
-        hits = self._hits(now, found)
+        hits = self._hits(now, found, node)
         if folded is not None:
             hits = [self._with_copies(now, hit, folded.copies) for hit in hits]
         return SearchResult(query, page.total, page.total_clips, offset, limit, hits, grouped)
@@ -473,12 +474,27 @@ class Library(Closing):
         known = self.catalogue.recordings_at(ids, now.lengths["moves"])
         return replace(hit, copies=[known[number].name for number in ids if number in known])
 
-    def _hits(self, now: Snapshot, found: list[tuple[Recording, list[Moment]]]) -> list[Hit]:
-        """Return the hits of a page from the moments of each recording, best first."""
-        tags = _tags_of(now, [moments[0].clip for _, moments in found])
+    def _hits(
+        self,
+        now: Snapshot,
+        found: list[tuple[Recording, list[Moment]]],
+        node: Node | None = None,
+    ) -> list[Hit]:
+        """Return the hits of a page from the moments of each recording, best first.
+
+        `node` is the query that found them, where there was one.
+        """
+        clips = [moments[0].clip for _, moments in found]
+        why: list[list[Reason]] = [[] for _ in clips]
+        if node is not None:
+            for block, at, rows in _by_part(now, np.array(clips, np.int64)):
+                for place, reasons in zip(at.tolist(), explain(node, block, rows), strict=True):
+                    why[place] = reasons
         return [
-            _hit(recording, moments, best)
-            for (recording, moments), best in zip(found, tags, strict=True)
+            _hit(recording, moments, best, reasons)
+            for (recording, moments), best, reasons in zip(
+                found, _tags_of(now, clips), why, strict=True
+            )
         ]
 
 
@@ -586,7 +602,7 @@ def _tags_of(now: Snapshot, clips: list[int]) -> list[list[Tag]]:
     return result
 
 
-def _hit(recording: Recording, moments: list[Moment], tags: list[Tag]) -> Hit:
+def _hit(recording: Recording, moments: list[Moment], tags: list[Tag], why: list[Reason]) -> Hit:
     """Return the hit of a recording whose best clip is the first of `moments`."""
     best = moments[0]
     return Hit(
@@ -601,6 +617,7 @@ def _hit(recording: Recording, moments: list[Moment], tags: list[Tag]) -> Hit:
         tags=tags,
         labels=_label_names(recording),
         moments=moments[1:],
+        why=why,
     )
 
 

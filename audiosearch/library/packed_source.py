@@ -10,6 +10,7 @@ from audiosearch.classifier.scorer import load_scorer
 from audiosearch.datasets.packed import RELEASED, PackedFile
 from audiosearch.library.catalogue import NewRecording
 from audiosearch.library.columns import search_vector
+from audiosearch.library.scoring import library_scores
 from audiosearch.library.sources import absolute
 from audiosearch.library.writer import Writer
 
@@ -80,6 +81,7 @@ def index_packed(writer: Writer, path: Path) -> None:
                 )
             vectors = [search_vector(x[:n]) for x, n in zip(rows.x, rows.n_frames, strict=True)]
             scores = scorer.score_calibrated(rows.x, rows.n_frames)
+            scores = library_scores(writer.library, scores, rows.x, rows.n_frames)
             updated = min(max(replaced - start, 0), stop - start)
             summary.updated += updated
             summary.added += stop - start - updated

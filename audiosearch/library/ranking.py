@@ -1,10 +1,10 @@
 """Which clips match a query, and which recordings stand on a page.
 
 A clip matches a term when one of the term's classes scores at least `MATCH_SCORE`; the term's score
-is that of its best class, that of a weaker meaning weighted down. AND multiplies the scores of its
-terms, OR takes the best, and NOT leaves out what surely holds its part: a score of at least
-`EXCLUDE_SCORE`. Finding a little too much only makes the list longer at its end; leaving out a
-little too much loses a clip.
+is the noisy-or of its classes (`audiosearch.library.rollup`), that of a weaker meaning weighted
+down. AND multiplies the scores of its terms, OR is the noisy-or of those that match, and NOT leaves
+out what surely holds its part: a score of at least `EXCLUDE_SCORE`. Finding a little too much only
+makes the list longer at its end; leaving out a little too much loses a clip.
 
 What is no sound (a path, a length) is answered by `audiosearch.library.filters` with a mask; it
 counts as NOT does: it lets a clip pass, and leaves its score alone. A range of scores cuts the
@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.columns import encode_scores, score_codes
+from audiosearch.library.rollup import EVIDENCE, LEAST_SCORE, score_of
 from audiosearch.library.segments import Block, Entries, Rows
 from audiosearch.library.snapshot import Part
 from audiosearch.query import All, Either, Node, Not, Range, ScoreFilter, Term
@@ -47,7 +48,7 @@ __all__ = [
     "rank",
 ]
 
-MATCH_SCORE = 0.02
+MATCH_SCORE = LEAST_SCORE
 """From which score on a clip is found."""
 
 EXCLUDE_SCORE = 0.2
@@ -290,6 +291,9 @@ def _mask(node: Node, block: Block, least: int, masks: Masks | None) -> Bools:
     """Return which of all rows match."""
     if isinstance(node, Term):
         columns = _columns(node, block)
+        if least > _MATCH_CODE and (len(columns) > 1 or columns[0][1] < 1):
+            # Several that are unsure may be sure together.
+            return _evidence(block, columns, slice(None)) >= EVIDENCE[least]
         found = [block.column(column) >= _least(weight, least) for column, weight in columns]
         return np.logical_or.reduce(found)
     if isinstance(node, Not):
@@ -312,13 +316,13 @@ def _evaluate(
     """Return which of some rows match, how well, and, where their entries are given, by what."""
     none = None if entries is None else np.full(len(rows), -1, np.int16)
     if isinstance(node, Term):
-        parts = []
-        for column, weight in _columns(node, block):
-            codes = block.column(column)[rows]
-            parts.append(codes if weight == 1 else _weighted_codes(weight)[codes])
-        code = parts[0] if len(parts) == 1 else np.maximum.reduce(parts)
+        columns = _columns(node, block)
         label = None if entries is None else _best_class(node, entries)
-        return code >= least, _SCORES[code], label
+        if len(columns) == 1 and columns[0][1] == 1:
+            code = block.column(columns[0][0])[rows]
+            return code >= least, _SCORES[code], label
+        evidence = _evidence(block, columns, rows)
+        return evidence >= EVIDENCE[least], score_of(evidence), label
     if not isinstance(node, All | Either):
         if isinstance(node, Not):
             part = _evaluate(node.part, block, rows, _EXCLUDE_CODE, masks=masks)
@@ -328,14 +332,17 @@ def _evaluate(
         _evaluate(part, block, rows, least, masks=masks, entries=entries) for part in node.parts
     ]
     found, score, label = results[0]
+    best = score
     for other_found, other_score, other_label in results[1:]:
         if isinstance(node, All):
             found, score = found & other_found, score * other_score
             if label is not None and other_label is not None:
                 label = np.where(label < 0, other_label, label)
         else:
-            better = other_found & (~found | (other_score > score))
-            score = np.where(better, other_score, score)
+            better = other_found & (~found | (other_score > best))
+            both = 1 - (1 - score) * (1 - other_score)
+            score = np.where(found & other_found, both, np.where(found, score, other_score))
+            best = np.where(better, other_score, best)
             if label is not None and other_label is not None:
                 label = np.where(better, other_label, label)
             found = found | other_found
@@ -377,7 +384,7 @@ def _weighted(term: Term) -> bool:
 
 
 def _columns(term: Term, block: Block) -> list[tuple[int, float]]:
-    """Return few columns that a term's score is the best of, and the weight of each."""
+    """Return few columns whose noisy-or is a term's score, and the weight of each."""
     weights = set(term.weights)
     if len(weights) == 1:
         return [(column, term.weights[0]) for column in block.columns.cover(term.classes)]
@@ -388,6 +395,20 @@ def _columns(term: Term, block: Block) -> list[tuple[int, float]]:
             tuple(c for c, w in zip(term.classes, term.weights, strict=True) if w == weight)
         )
     ]
+
+
+def _evidence(
+    block: Block, columns: Sequence[tuple[int, float]], rows: Rows | slice
+) -> npt.NDArray[np.int32]:
+    """Return the evidence of columns together, int32 (rows,)."""
+    parts = [_weighted_evidence(weight)[block.column(column)[rows]] for column, weight in columns]
+    result: npt.NDArray[np.int32] = np.add.reduce(parts, dtype=np.int32)
+    return result
+
+
+@functools.cache
+def _weighted_evidence(weight: float) -> npt.NDArray[np.int32]:
+    return EVIDENCE if weight == 1 else EVIDENCE[_weighted_codes(weight)]
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Which score columns are stored: one for each class, and one for each group of the ontology.
 
-The column of a group is the largest code of its classes, clip by clip, so that a search for
-"vehicle" reads one column and not forty.
+The column of a group is the noisy-or of its classes (`audiosearch.library.rollup`), clip by clip,
+so that a search for "vehicle" reads one column and not forty.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class ScoreColumns:
         return CLASS_COUNT + len(self.groups)
 
     def classes(self, column: int) -> tuple[int, ...]:
-        """Return the classes whose largest code a column holds."""
+        """Return the classes whose noisy-or a column holds."""
         return (column,) if column < CLASS_COUNT else self.groups[column - CLASS_COUNT]
 
     def cover(self, classes: tuple[int, ...]) -> tuple[int, ...]:
-        """Return few columns whose largest code is the largest code of exactly these classes."""
+        """Return few columns that hold exactly these classes, each once."""
         wanted = frozenset(classes)
         known = self._covers.get(wanted)
         if known is not None:
@@ -49,7 +49,7 @@ class ScoreColumns:
         columns: list[int] = [] if exact is None else [exact]
         missing = set() if exact is not None else set(wanted)
         for group, column in self._sets if missing else ():
-            if group <= wanted and len(group & missing) > 1:
+            if group <= missing:
                 columns.append(column)
                 missing -= group
         columns.extend(sorted(missing))

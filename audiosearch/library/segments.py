@@ -21,7 +21,7 @@ shape, place and CRC-32, then the footer's own length and CRC-32. Its arrays are
 ``recordings``      uint32 (n,): the catalogue's number of its recording; a recording's clips stand
                     together and never in two segments
 ``scores``          uint8 (columns, n): score codes, class by class, then the ontology's groups
-                    (the largest code of their classes), so that one term reads one column
+                    (the noisy-or of their classes), so that one term reads one column
 ``postings``        uint32: for each column the rows that score at least `POSTED_CODE`, best first,
                     of equals the first clip first; a page of a term is a slice of it
 ``clip_counts``     uint32 (columns, 256): how many clips have each code: totals, and how long a
@@ -78,7 +78,7 @@ import numpy.typing as npt
 
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import LibraryDamagedError, LibraryError, printable
-from audiosearch.library.columns import encode_scores
+from audiosearch.library.rollup import LEAST_CODE, ROLLUP, roll_up
 from audiosearch.library.score_columns import ScoreColumns, columns_of, current_columns
 from audiosearch.storage import atomic_path
 
@@ -100,7 +100,7 @@ SEAL_CLIPS = 50_000
 MERGE_COUNT = 8
 """How many neighbouring segments of one size are merged."""
 
-POSTED_CODE = int(encode_scores(np.array([0.02]))[0])
+POSTED_CODE = LEAST_CODE
 """The least score code in posting lists and entries."""
 
 FEWEST_ENTRIES = 5
@@ -215,7 +215,9 @@ class Segment:
         footer = self._footer()
         try:
             self.rows = int(footer["clips"])
-            self.columns = columns_of(tuple(tuple(group) for group in footer["groups"]))
+            stored = columns_of(tuple(tuple(group) for group in footer["groups"]))
+            # Groups that were rolled up otherwise are not read: `compaction` makes them again.
+            self.columns = stored if footer.get("rollup") == ROLLUP else columns_of(())
             self.posted_code = int(footer["posted_code"])
             self.single = bool(footer["single"])
             self._arrays = {name: self._array(**spec) for name, spec in footer["arrays"].items()}
@@ -226,7 +228,7 @@ class Segment:
             self._scores = self._arrays["scores"]
             self._postings = self._arrays["postings"]
             counts = self._arrays["clip_counts"]
-            expected = (len(self.columns), self.rows)
+            expected = (len(stored), self.rows)
             if self._scores.shape != expected or counts.shape != (expected[0], 256):
                 raise ValueError("arrays of another shape")
             posted = counts[:, self.posted_code :].sum(axis=1, dtype=np.int64)
@@ -425,6 +427,7 @@ def write_segment(path: Path, blocks: Sequence[tuple[Block, Rows | None]]) -> No
                 "clips": count,
                 "posted_code": POSTED_CODE,
                 "single": single,
+                "rollup": ROLLUP,
                 "groups": columns.groups,
             }
         )
@@ -439,7 +442,7 @@ def posting_of(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
 
 def _codes(block: Block, classes: tuple[int, ...], rows: Rows) -> npt.NDArray[np.uint8]:
     parts = [block.column(number) for number in block.columns.cover(classes)]
-    codes = parts[0] if len(parts) == 1 else np.maximum.reduce(parts)
+    codes = parts[0] if len(parts) == 1 else roll_up(parts)
     return codes if len(rows) == block.rows else codes[rows]
 
 

@@ -19,7 +19,7 @@ from audiosearch.library.hits import Tag
 from audiosearch.library.segments import Block, Rows, Segment, segment_path
 from audiosearch.library.tail import TailBlock, joined, tail_columns
 
-__all__ = ["Part", "Reader", "Removed", "Snapshot", "part_of", "tags_of"]
+__all__ = ["Part", "Reader", "Removed", "Snapshot", "part_of", "tag_of", "tags_of"]
 
 _ATTEMPTS = 20
 
@@ -228,12 +228,12 @@ def tags_of(block: Block, rows: Rows, top: int) -> list[list[Tag]]:
             names = np.argsort(255 - whole, kind="stable")[:top].astype(np.uint16)
             values = whole[names]
         pairs = zip(names.tolist(), values.tolist(), strict=True)
-        found.append([_tag(label, code) for label, code in pairs])
+        found.append([tag_of(label, code) for label, code in pairs])
     return found
 
 
 @functools.lru_cache(maxsize=1 << 15)
-def _tag(label: int, code: int) -> Tag:
+def tag_of(label: int, code: int) -> Tag:
     """Return a tag; the same object for the same class and score, as a page has hundreds."""
     about = load_labels()[label]
     return Tag(about.name, about.mid, float(decode_scores(np.array([code], np.uint8))[0]))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.columns import Column
+from audiosearch.library.rollup import roll_up
 from audiosearch.library.score_columns import current_columns
 from audiosearch.library.segments import POSTED_CODE, Entries, Rows, entries_of, posting_of
 
@@ -104,7 +105,7 @@ class TailBlock:
             return codes[number]
         known = self._columns.get(number)
         if known is None:
-            known = np.maximum.reduce(codes[list(self.columns.classes(number))])
+            known = roll_up(codes[index] for index in self.columns.classes(number))
             self._columns[number] = known
         return known
 

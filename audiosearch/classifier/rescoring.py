@@ -1,0 +1,155 @@
+"""Rescoring: what a clip's other scores and its embedding say about each of its scores.
+
+A classifier scores each class by itself. What else it heard says more: a clip that scores high for
+"Vehicle" and "Road" is the surer car. A rescorer is a second ONNX file beside the classifier's,
+made by `audiosearch.classifier.rescoring_fit`, that turns calibrated scores into better ones.
+
+Libraries store rescored scores; they do it, once, when they index; a search pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.classifier.scorer import BATCH, classifier_identity
+from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, frame_mask
+from audiosearch.errors import InvalidArgumentError, ModelError, printable
+from audiosearch.labels import CLASS_COUNT
+from audiosearch.models import BundledModel, bundled_model
+
+__all__ = ["Rescorer", "load_rescorer", "logits_of", "rescored_identity"]
+
+_LARGEST_LOGIT = 12.0  # of a score that float32 still tells from 1
+
+
+class Rescorer:
+    """Rescores what one classifier scored.
+
+    Parameters
+    ----------
+    model : BundledModel
+        The ONNX file: inputs ``logits``, float32 (n, 527), ``frames``, float32 (n, 10, 128), and
+        ``mask``, float32 (n, 10); output ``scores``, float32 (n, 527).
+
+    Raises
+    ------
+    ModelError
+        When the file cannot be loaded.
+    """
+
+    def __init__(self, model: BundledModel) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                os.fspath(model.path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises classes of its own C extension
+            raise ModelError(
+                f"{printable(os.fspath(model.path))} cannot be loaded as a rescorer: {error}"
+            ) from error
+
+    def rescore(
+        self,
+        scores: npt.NDArray[np.floating],
+        x: npt.NDArray[np.uint8],
+        n_frames: npt.NDArray[np.integer],
+    ) -> npt.NDArray[np.float32]:
+        """Return better scores of clips.
+
+        As scoring does, it works in batches of one fixed size, so that a clip's scores do not
+        depend on the clips beside it.
+
+        Parameters
+        ----------
+        scores : float (n, 527)
+            Calibrated scores of the classifier that the rescorer belongs to.
+        x : uint8 (n, 10, 128)
+            Embedding frames; what stands beyond a clip's frames is ignored.
+        n_frames : int (n,)
+            How many frames each clip has, 1 to 10.
+
+        Returns
+        -------
+        float32 (n, 527)
+            Calibrated, from 0 to 1.
+
+        Raises
+        ------
+        InvalidArgumentError
+            When a shape or a frame count is another.
+        """
+        counts = np.asarray(n_frames)
+        count = len(x)
+        if (
+            np.shape(scores) != (count, CLASS_COUNT)
+            or x.shape != (count, CLIP_FRAMES, FRAME_VALUES)
+            or counts.shape != (count,)
+            or (count and not (counts.min() >= 1 and counts.max() <= CLIP_FRAMES))
+        ):
+            raise InvalidArgumentError(
+                f"A rescorer takes scores (n, {CLASS_COUNT}), frames (n, {CLIP_FRAMES}, "
+                f"{FRAME_VALUES}) and counts from 1 to {CLIP_FRAMES} (n,), not "
+                f"{np.shape(scores)}, {x.shape} and {counts.shape}."
+            )
+        result = np.empty((count, CLASS_COUNT), np.float32)
+        logits = np.zeros((BATCH, CLASS_COUNT), np.float32)
+        frames = np.zeros((BATCH, CLIP_FRAMES, FRAME_VALUES), np.float32)
+        mask = np.ones((BATCH, CLIP_FRAMES), np.float32)
+        for start in range(0, count, BATCH):
+            rows = slice(start, min(start + BATCH, count))
+            here = rows.stop - start
+            mask[:here] = frame_mask(counts[rows])
+            frames[:here] = (x[rows].astype(np.float32) - 128.0) / 128.0
+            frames[:here] *= mask[:here, :, None]
+            logits[:here] = logits_of(scores[rows])
+            inputs = {"logits": logits, "frames": frames, "mask": mask}
+            result[rows] = self._session.run(None, inputs)[0][:here]
+        return result
+
+
+def logits_of(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return the logits of scores, as far as float32 tells a score from 0 and 1."""
+    tiny = 1 / (1 + np.exp(_LARGEST_LOGIT))
+    safe = np.clip(np.asarray(scores, np.float64), tiny, 1 - tiny)
+    return (np.log(safe) - np.log1p(-safe)).astype(np.float32)
+
+
+@functools.cache
+def load_rescorer() -> Rescorer:
+    """Load the rescorer of the bundled classifier, once a process.
+
+    Raises
+    ------
+    ModelError
+        When its files are missing or damaged.
+    """
+    return Rescorer(bundled_model("rescorer"))
+
+
+@functools.cache
+def rescored_identity() -> str | None:
+    """Return a SHA-256 over what rescored scores depend on: classifier, calibration, rescorer.
+
+    None where the installed rescorer was fitted to another classifier than the one installed,
+    as after training a new one: its scores are then used as they are.
+
+    Raises
+    ------
+    ModelError
+        When files of either are missing or damaged.
+    """
+    classifier, rescorer = bundled_model("classifier"), bundled_model("rescorer")
+    identity = classifier_identity(classifier)
+    if rescorer.manifest.get("classifier_identity") != identity:
+        return None
+    return hashlib.sha256(f"{identity} {rescorer.sha256}".encode()).hexdigest()
