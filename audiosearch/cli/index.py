@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED, interrupted
+from audiosearch.cli.job_options import limit_options, progress_options
 from audiosearch.cli.options import embedder_option, json_option, library_option
 from audiosearch.cli.output import echo_json, speed_line, warn_skipped
 from audiosearch.cli.progress import JobProgress
@@ -54,6 +55,8 @@ __all__ = ["command"]
     is_flag=True,
     help="Go on: index again whenever something in SOURCE changes, until Ctrl-C.",
 )
+@limit_options
+@progress_options
 @json_option
 def command(
     sources: tuple[Path, ...],
@@ -64,12 +67,18 @@ def command(
     embedder: str,
     vector_index: str | None,
     watch: bool,
+    workers: int | None,
+    time_limit: float,
+    memory_limit: int,
+    progress: str,
+    quiet: bool,
     as_json: bool,
 ) -> int:
     """Add the sounds of SOURCE to the library: a folder, a sound file, or a packed FILE.h5.
 
     Running it again does only what is new or changed, and removes what is gone from the folders
-    named. It may be stopped at any time; the next run goes on.
+    named. It may be stopped at any time; the next run goes on. Files that cannot be read are
+    skipped and listed at the end.
     """
     import audiosearch as aus
 
@@ -80,28 +89,27 @@ def command(
         "mix_embedders": mix_embedders,
         "embedder": embedder,
         "vector_index": vector_index,
+        "workers": workers,
+        "time_limit": time_limit,
+        "memory_limit": memory_limit,
     }
+    how = "none" if quiet else progress
+
+    def show(summary: IndexSummary) -> None:
+        if as_json:
+            echo_json(summary.to_dict(), indent=None if watch else 2)
+        elif not quiet:
+            _print_summary(summary, folder)
+
     if watch:
-        return watched(
-            sources,
-            folder,
-            options,
-            lambda summary: (
-                echo_json(summary.to_dict(), indent=None)
-                if as_json
-                else _print_summary(summary, folder)
-            ),
-        )
-    with JobProgress() as progress:
+        return watched(sources, folder, options, show, how)
+    with JobProgress(how) as shown:
         try:
-            summary = aus.index(sources, folder, on_progress=progress, **options)
+            summary = aus.index(sources, folder, on_progress=shown, **options)
         except KeyboardInterrupt:
-            progress.close()
+            shown.close()
             return interrupted("Interrupted. What was done is kept; run the same command to go on.")
-    if as_json:
-        echo_json(summary.to_dict())
-    else:
-        _print_summary(summary, folder)
+    show(summary)
     if not summary.skipped:
         return EXIT_OK
     return EXIT_SKIPPED if summary.added + summary.updated + summary.unchanged else EXIT_FAILED

@@ -28,6 +28,7 @@ def watched(
     folder: Path,
     options: dict[str, Any],
     show: Callable[[IndexSummary], None],
+    how: str = "auto",
 ) -> int:
     """Watch until Ctrl-C or SIGTERM; return the exit code.
 
@@ -37,10 +38,12 @@ def watched(
         What to index, the library, and further arguments of `audiosearch.watch`.
     show : callable
         Prints the summary of a run.
+    how : str
+        How progress is shown, as `JobProgress` takes it.
     """
     import audiosearch as aus
 
-    progress = _Progress()
+    progress = _Progress(how)
     began = False
 
     def on_run(summary: IndexSummary) -> None:
@@ -78,12 +81,13 @@ def watched(
 class _Progress:
     """The progress of one run after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, how: str) -> None:
+        self._how = how
         self._shown: JobProgress | None = None
 
     def __call__(self, progress: Progress) -> None:
         if self._shown is None:
-            self._shown = JobProgress()
+            self._shown = JobProgress(self._how)
         self._shown(progress)
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from audiosearch.errors import (
     LibraryVersionError,
     MissingDependencyError,
 )
-from audiosearch.jobs import Progress
+from audiosearch.jobs import MEMORY_LIMIT, TIME_LIMIT, Progress
 from audiosearch.library.indexing import IndexSummary, index
 from audiosearch.library.sources import PACKED_SUFFIXES, absolute, is_below
 
@@ -51,6 +51,8 @@ def watch(
     embedder: str = "lite",
     vector_index: str | None = None,
     workers: int | None = None,
+    time_limit: float = TIME_LIMIT,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> None:
     """Index sources, and again whenever something in them changes, until `stop` is set.
 
@@ -70,8 +72,10 @@ def watch(
         Ends the watch when it is set; a run that has begun is finished first.
     look_again : float
         After how many seconds without an event everything is looked at all the same.
-    keep_missing, retry_skipped, mix_embedders, embedder, vector_index, workers
+    keep_missing, retry_skipped, mix_embedders, embedder, vector_index
         As for `index`; `retry_skipped` and `vector_index` hold for the first run.
+    workers, time_limit, memory_limit
+        As for `index`.
 
     Raises
     ------
@@ -104,6 +108,8 @@ def watch(
             embedder=embedder,
             vector_index=vector_index if first else None,
             workers=workers,
+            time_limit=time_limit,
+            memory_limit=memory_limit,
             on_progress=on_progress,
         )
         bad = {(item.path, item.reason) for item in summary.skipped}
