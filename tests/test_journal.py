@@ -296,3 +296,12 @@ def test_any_stops_and_orders_give_the_bytes_of_one_run(
                 # As after kill -9: rows are in the file, but not in the journal.
                 parts.out.write_bytes(parts.out.read_bytes() + b"/sounds/q=half a ro")
     assert parts.out.read_bytes() == whole.out.read_bytes()
+
+
+def test_restart_replaces_a_journal_of_another_version(job: Job) -> None:
+    job.run(items("a"))
+    with sqlite3.connect(f"{job.out}.journal") as db:
+        db.execute("UPDATE meta SET value = 99 WHERE name = 'version'")
+    db.close()
+    assert job.run(items("a"), restart=True) == ["/sounds/a"]
+    assert job.run(items("a")) == []

@@ -50,33 +50,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from audiosearch.errors import JobError, StorageError, printable
+from audiosearch.errors import JobError, printable
 from audiosearch.jobs.groups import GROUP_FILES
+from audiosearch.jobs.growing import GrowingFile
 from audiosearch.jobs.items import Entry, Item, Totals, entry_of, plan_row
-from audiosearch.storage import Closing, fsync_folder, storage_errors
+from audiosearch.jobs.journal_file import PLAN, open_journal_file, refusal
+from audiosearch.storage import Closing, storage_errors
 
 __all__ = ["Journal"]
 
-_VERSION = 1
 _PAGE = 1000
-_CHUNK = 1 << 20
-_TABLES = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE entries (
-    key BLOB, settings TEXT, size INTEGER, mtime_ns INTEGER,
-    seconds REAL, result BLOB, reason TEXT, extras TEXT NOT NULL DEFAULT '',
-    PRIMARY KEY (key, settings)
-);
-CREATE TABLE plan (
-    seq INTEGER PRIMARY KEY, name BLOB, key BLOB, size INTEGER, mtime_ns INTEGER,
-    start REAL, stop REAL, problem TEXT, written INTEGER
-);
-"""
 # What an input's entry is, where it has one that counts.
 _JOIN = (
     "LEFT JOIN entries e ON e.key = p.key AND e.settings = :settings AND e.size = p.size "
@@ -120,9 +106,8 @@ class Journal(Closing):
     ) -> None:
         self.path, self.output, self.settings = Path(path), Path(output), settings
         self._render: Callable[[Entry], bytes] | None = None
-        self._file: BinaryIO | None = None
+        self._file = GrowingFile(self.output)
         self._next = 0  # the first input whose rows are not in the output
-        self._crc = self._length = 0
         if not restart and self.output.exists() and not self.path.exists():
             raise JobError(
                 f"{printable(str(self.output))} exists, and it has no journal "
@@ -131,60 +116,9 @@ class Journal(Closing):
             )
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._db = self._open()
-            if restart:
-                self._forget()
-        except sqlite3.DatabaseError as error:
-            if not restart or isinstance(error, sqlite3.OperationalError):
-                raise self._refusal(error) from error
-            # No journal at all: `restart` asked for a new one.
-            self._db.close()
-            with storage_errors(self.path):
-                self.path.unlink()
-            self._db = self._open()
-
-    def _open(self) -> sqlite3.Connection:
-        self._db = db = sqlite3.connect(self.path, isolation_level=None, timeout=0)
-        try:
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            db.execute("PRAGMA journal_mode = TRUNCATE")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("BEGIN EXCLUSIVE")
-            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                for statement in _TABLES.split(";"):
-                    db.execute(statement)
-                db.execute("INSERT INTO meta VALUES ('version', ?)", (_VERSION,))
-            db.execute("COMMIT")
-            (version,) = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
-        except (sqlite3.Error, TypeError):
-            db.close()
-            raise
-        if version != _VERSION:
-            db.close()
-            raise JobError(
-                f"{printable(str(self.path))} was written by another version of audiosearch. "
-                "Finish the job with that version, or begin anew with --restart."
-            )
-        return db
-
-    def _refusal(self, error: sqlite3.Error) -> JobError | StorageError:
-        name = printable(str(self.path))
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            return StorageError(
-                f"{name} could not be written ({error}). Free some space; what was reported as "
-                "done is safe, and the same command goes on from there."
-            )
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return JobError(
-                f"Another process is working on {printable(str(self.output))}. Wait until it has "
-                "finished, or name another file with --out."
-            )
-        return JobError(
-            f"{name} cannot be used as a journal ({error}). Make sure that its folder can be "
-            "written, or begin anew with --restart."
-        )
+        self._db = open_journal_file(self.path, self.output, restart=restart)
+        if restart:
+            self._forget()
 
     def _forget(self) -> None:
         with self._transaction():
@@ -194,9 +128,7 @@ class Journal(Closing):
 
     def close(self) -> None:
         """Let the journal and the output go; what was not committed is lost."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._file.close()
         with contextlib.suppress(sqlite3.Error):
             # Takes SQLite's own empty journal away.
             self._db.execute("PRAGMA journal_mode = DELETE")
@@ -232,7 +164,7 @@ class Journal(Closing):
                     (self.settings,),
                 )
             db.execute("ALTER TABLE plan RENAME TO old")
-            db.execute(_TABLES[_TABLES.index("CREATE TABLE plan") :].rstrip().rstrip(";"))
+            db.execute(PLAN)
             db.execute(
                 "INSERT INTO plan SELECT row_number() OVER (ORDER BY place, start, "
                 "coalesce(stop, 1e300), key) - 1, name, key, size, mtime_ns, start, stop, "
@@ -319,26 +251,19 @@ class Journal(Closing):
         meta = dict(self._db.execute("SELECT name, value FROM meta"))
         length, crc = int(meta.get("length", 0)), int(meta.get("crc", 0))
         keep = 0
-        if meta.get("output") == wanted and _checksum(self.output, length) == crc:
+        if meta.get("output") == wanted and self._file.is_as(length, crc):
             self._next, keep = self._unchanged(len(head))
         else:
             self._next = 0
-        with storage_errors(self.output):
-            if keep:
-                self._crc = _checksum(self.output, keep) or 0
-            self._length = keep
+        self._file.keep(keep)
+        with self._transaction():
+            self._db.execute("UPDATE plan SET written = NULL WHERE seq >= ?", (self._next,))
+            self._note(wanted)
+        self._file.open()
+        if not keep:
+            self._file.append(head)
             with self._transaction():
-                self._db.execute("UPDATE plan SET written = NULL WHERE seq >= ?", (self._next,))
                 self._note(wanted)
-            # Cut in place: whoever follows the file sees it shrink and grow.
-            self._file = self.output.open("r+b" if self.output.exists() else "w+b")
-            self._file.truncate(keep)
-            self._file.seek(keep)
-            if not keep:
-                self._append(head)
-                with self._transaction():
-                    self._note(wanted)
-            fsync_folder(self.output.parent)
         self._catch_up()
 
     def _unchanged(self, head: int) -> tuple[int, int]:
@@ -427,7 +352,7 @@ class Journal(Closing):
             "LIMIT :page",
             {"settings": self.settings, "first": self._next, "page": GROUP_FILES},
         ).fetchall()
-        pieces, marks, length = [], [], self._length
+        pieces, marks, length = [], [], self._file.length
         for row in rows:
             entry = entry_of(row)
             if entry.item.problem is None and entry.result is None and entry.reason is None:
@@ -438,24 +363,17 @@ class Journal(Closing):
             marks.append((length, row[0]))
         if not marks:
             return 0
-        self._append(b"".join(pieces))
+        self._file.append(b"".join(pieces))
         self._db.executemany("UPDATE plan SET written = ? WHERE seq = ?", marks)
         self._note(None)
         self._next += len(marks)
         return len(marks)
 
-    def _append(self, data: bytes) -> None:
-        if not data or self._file is None:
-            return
-        with storage_errors(self.output):
-            self._file.write(data)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._length += len(data)
-        self._crc = zlib.crc32(data, self._crc)
-
     def _note(self, output: str | None) -> None:
-        values: list[tuple[str, int | str]] = [("length", self._length), ("crc", self._crc)]
+        values: list[tuple[str, int | str]] = [
+            ("length", self._file.length),
+            ("crc", self._file.crc),
+        ]
         if output is not None:
             values.append(("output", output))
         self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
@@ -470,21 +388,5 @@ class Journal(Closing):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
-                raise self._refusal(error) from error
+                raise refusal(error, self.path, self.output) from error
             raise
-
-
-def _checksum(path: Path, length: int) -> int | None:
-    """Return the CRC-32 of the first `length` bytes of a file; None where it has fewer."""
-    crc = 0
-    try:
-        with path.open("rb") as file:
-            while length:
-                data = file.read(min(length, _CHUNK))
-                if not data:
-                    return None
-                crc = zlib.crc32(data, crc)
-                length -= len(data)
-    except FileNotFoundError:
-        return None
-    return crc
