@@ -74,6 +74,19 @@ def append(
             )
 
 
+def likeness(library: Library) -> np.ndarray:
+    """How much alike the clips of a library are, computed from its definition, (clips, clips)."""
+    parts = library.snapshot().parts
+    codes = np.concatenate([[p.block.column(i) for i in range(527)] for p in parts], axis=1).T
+    scores = 1 / (1 + np.exp(9 - codes / 16.0))
+    heard = np.where(codes >= np.rint((np.log(0.02 / 0.98) + 9) * 16), scores**0.65, 0.0)
+    means = np.concatenate([p.block.vectors for p in parts]).astype(float)
+    for values in (heard, means):
+        values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    share = np.where(heard.any(axis=1), 2 / 3, 0.0)[:, None]  # of the clip that is looked for
+    return share * (heard @ heard.T) + (1 - share) * (means @ means.T)
+
+
 def remove(folder: Path, *names: str) -> None:
     """Remove recordings of `make_library` again."""
     with Library(folder, writable=True) as library:

@@ -12,6 +12,7 @@ from conftest import write_packed
 
 import audiosearch
 from audiosearch.errors import LibraryError, QueryError
+from audiosearch.library.examples import Examples, listed
 from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
 
 TAGS = [
@@ -101,7 +102,13 @@ class ScriptedLibrary:
         return self.not_indexed
 
     def search(
-        self, query: str, *, limit: int = 20, offset: int = 0, fold: bool = False
+        self,
+        query: str,
+        *,
+        limit: int = 20,
+        offset: int = 0,
+        fold: bool = False,
+        grouped: bool = True,
     ) -> SearchResult:
         if query == "Carr":
             raise QueryError(
@@ -118,9 +125,11 @@ class ScriptedLibrary:
             ]
         return self._page(query, hits, limit, offset)
 
-    def similar(self, example: object, *, limit: int = 20, offset: int = 0) -> SearchResult:
-        if isinstance(example, int):
-            self.clip(example)
+    def similar(
+        self, examples: Examples, *, limit: int = 20, offset: int = 0, **_: object
+    ) -> SearchResult:
+        for example in listed(examples):
+            self.clip(example.source)
         return self._page(None, self.hits, limit, offset)
 
     def clip(self, clip_id: int, *, top: int = 5) -> Clip:

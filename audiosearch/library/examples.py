@@ -202,7 +202,7 @@ def _resolved(library: Library, now: Snapshot, example: Example) -> Resolved:
     if example.is_part:
         first, stop = _window(len(frames), example, "The example")
         frames = frames[first:stop]
-    return Resolved(_of_frames(frames), example.weight)
+    return Resolved(_of_frames(library, frames), example.weight)
 
 
 def _of_clip(library: Library, now: Snapshot, example: Example, clip: int) -> Resolved:
@@ -231,7 +231,7 @@ def _of_clip(library: Library, now: Snapshot, example: Example, clip: int) -> Re
         )
     begin = first // CLIP_FRAMES * CLIP_FRAMES
     frames = np.concatenate(pieces)[first - begin : stop - begin]
-    return Resolved(_of_frames(frames), example.weight, tuple(here))
+    return Resolved(_of_frames(library, frames), example.weight, tuple(here))
 
 
 def _of_file(library: Library, example: Example, path: str | os.PathLike[str]) -> Probe:
@@ -243,11 +243,21 @@ def _of_file(library: Library, example: Example, path: str | os.PathLike[str]) -
     settings = AnalyzerSettings(embedder=names[0]) if names else AnalyzerSettings()
     part = Segment(os.fspath(path), example.start or 0.0, example.end)
     analysis = Analyzer(settings).analyze(part)
-    return probe_of(analysis.scores, analysis.frames)
+    return _of_frames(library, analysis.frames, analysis.scores)
 
 
-def _of_frames(frames: npt.NDArray[np.uint8]) -> Probe:
-    return probe_of(load_scorer().score_calibrated(*clip_frames(frames)), frames)
+def _of_frames(
+    library: Library,
+    frames: npt.NDArray[np.uint8],
+    scores: npt.NDArray[np.float32] | None = None,
+) -> Probe:
+    """Return the probe of a sound, scored as the clips of the library are."""
+    from audiosearch.library.scoring import library_scores  # which imports what imports this
+
+    x, n_frames = clip_frames(frames)
+    if scores is None:
+        scores = load_scorer().score_calibrated(x, n_frames)
+    return probe_of(library_scores(library, scores, x, n_frames), frames)
 
 
 def _window(

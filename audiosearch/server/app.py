@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from audiosearch.errors import AudioSearchError, InvalidArgumentError
-from audiosearch.server import media, pages, present, security
+from audiosearch.server import api, media, pages, present, security
 from audiosearch.server.resources import static_folder, template_folder
 from audiosearch.server.state import State
 
@@ -74,6 +74,7 @@ def create_app(
     security.protect(app, token=token.strip() if token else None, host=host)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(media.blueprint)
+    app.register_blueprint(api.blueprint)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(AudioSearchError, _own_error)
     app.after_request(_cache)

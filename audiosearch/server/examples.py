@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from werkzeug.datastructures import FileStorage
 
 from audiosearch.errors import AudioSearchError, printable
+from audiosearch.library.examples import Example
 from audiosearch.library.hits import SearchResult
+from audiosearch.server.asking import ByExample
 from audiosearch.server.state import State
 from audiosearch.storage import storage_errors
 
@@ -63,7 +65,9 @@ def received(upload: FileStorage, slots: threading.BoundedSemaphore) -> Iterator
         slots.release()
 
 
-def analyze(state: State, path: Path, *, name: str, limit: int) -> tuple[TagResult, SearchResult]:
+def analyze(
+    state: State, path: Path, asked: ByExample, *, name: str, limit: int
+) -> tuple[TagResult, SearchResult]:
     """Tag a file and find the clips of the library that sound like it; it is decoded once.
 
     Parameters
@@ -72,6 +76,8 @@ def analyze(state: State, path: Path, *, name: str, limit: int) -> tuple[TagResu
         The application's library, and the processes that decode.
     path : Path
         The file.
+    asked : ByExample
+        Which part of it, and what else, is searched by.
     name : str
         What the client calls it; the result shows this and not `path`.
     limit : int
@@ -88,12 +94,16 @@ def analyze(state: State, path: Path, *, name: str, limit: int) -> tuple[TagResu
     ------
     AudioError
         When the file cannot be decoded.
+    InvalidArgumentError
+        When the part does not lie in it.
     """
     from audiosearch.tagging.tags import from_analysis
 
     analysis = state.analyze(str(path))
     tags = dataclasses.replace(from_analysis(analysis, top=5), path=shown_name(name))
-    return tags, state.library.similar(analysis.frames, limit=limit)
+    likes = [Example(analysis.frames, asked.start, asked.end), *map(Example, asked.also)]
+    found = state.library.similar(likes, unlike=asked.unlike, query=asked.query, limit=limit)
+    return tags, found
 
 
 def shown_name(name: str) -> str:

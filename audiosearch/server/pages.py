@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flask import (
@@ -19,9 +20,19 @@ from flask import (
 )
 from werkzeug.wrappers import Response as BaseResponse
 
-from audiosearch.errors import AudioError, QueryError
-from audiosearch.library.hits import SearchResult
+from audiosearch.errors import AudioError, InvalidArgumentError, QueryError
+from audiosearch.library.examples import Example
+from audiosearch.library.hits import Clip, SearchResult
 from audiosearch.server import examples
+from audiosearch.server.asking import (
+    ByExample,
+    answer,
+    by_example,
+    is_folded,
+    is_grouped,
+    query_refused,
+    window,
+)
 from audiosearch.server.present import marked
 from audiosearch.server.state import (
     ID,
@@ -29,21 +40,16 @@ from audiosearch.server.state import (
     library_of,
     no_such,
     state_of,
-    whole_number,
 )
 
 __all__ = ["blueprint", "too_large", "wants_json"]
 
 blueprint = Blueprint("pages", __name__)
 
-_LONGEST_QUERY = 500
-_FARTHEST_OFFSET = 1_000_000_000
-_MOST_HITS = 100
-
 
 def wants_json() -> bool:
     """Tell whether the answer should be JSON: by the URL's ending, else by the Accept header."""
-    if request.path.endswith((".json", "/health")):
+    if request.path.endswith((".json", "/health")) or request.path.startswith("/api/"):
         return True
     accepted = request.accept_mimetypes
     return accepted["application/json"] > accepted["text/html"]
@@ -66,9 +72,9 @@ def search() -> BaseResponse:
         library = library_of(current_app)
         page = render_template("home.html", info=library.info(), shipped=library.shipped)
         return make_response(page)
-    offset, limit = _window()
+    offset, limit = window()
     try:
-        result = _search(query, offset=offset, limit=limit)
+        result = answer(query, offset=offset, limit=limit)
     except QueryError as error:
         where = marked(query, error.position)
         page = render_template("query_error.html", query=query, error=error, marked=where)
@@ -78,7 +84,7 @@ def search() -> BaseResponse:
         query=query,
         result=result,
         empty=not result.total and not library_of(current_app).info().clips,
-        folded=_folded(),
+        folded=is_folded(),
         twin=_twin("pages.search_json", q=query),
         **_neighbours("pages.search", result, q=query),
     )
@@ -91,36 +97,33 @@ def search_json() -> BaseResponse:
     query = request.args.get("q", "").strip()
     if not query:
         abort(400, "Give a query, as in /search.json?q=Car.")
-    offset, limit = _window()
+    offset, limit = window()
     try:
-        return jsonify(_search(query, offset=offset, limit=limit).to_dict())
+        return jsonify(answer(query, offset=offset, limit=limit).to_dict())
     except QueryError as error:
-        return make_response(
-            jsonify(
-                error=str(error),
-                status=400,
-                query=query,
-                position=error.position,
-                suggestions=list(error.suggestions),
-            ),
-            400,
-        )
+        return query_refused(error)
 
 
 @blueprint.get(f"/similar/<{ID}:clip_id>")
 def similar(clip_id: int) -> BaseResponse:
     """List the clips that sound most like one of the library."""
-    offset, limit = _window()
-    with no_such("clip", clip_id):
-        library = library_of(current_app)
-        example = library.clip(clip_id)
-        result = library.similar(clip_id, limit=limit, offset=offset)
+    asked = by_example()
+    try:
+        example, result = _similar(clip_id, asked)
+    except QueryError as error:
+        query = asked.query or ""
+        where = marked(query, error.position)
+        page = render_template("query_error.html", query=query, error=error, marked=where)
+        return make_response(page, 400)
+    values = {"clip_id": clip_id, **asked.url_values()}
     page = render_template(
         "similar.html",
         example=example,
+        asked=asked,
         result=result,
-        twin=_twin("pages.similar_json", clip_id=clip_id),
-        **_neighbours("pages.similar", result, clip_id=clip_id),
+        more=_with_more(clip_id, asked),
+        twin=_twin("pages.similar_json", **values),
+        **_neighbours("pages.similar", result, **values),
     )
     return make_response(page)
 
@@ -128,10 +131,41 @@ def similar(clip_id: int) -> BaseResponse:
 @blueprint.get(f"/similar/<{ID}:clip_id>.json")
 def similar_json(clip_id: int) -> BaseResponse:
     """List the clips that sound most like one of the library, as JSON."""
-    offset, limit = _window()
+    try:
+        return jsonify(_similar(clip_id, by_example())[1].to_dict())
+    except QueryError as error:
+        return query_refused(error)
+
+
+def _similar(clip_id: int, asked: ByExample) -> tuple[Clip, SearchResult]:
+    offset, limit = window()
     with no_such("clip", clip_id):
-        result = library_of(current_app).similar(clip_id, limit=limit, offset=offset)
-    return jsonify(result.to_dict())
+        library = library_of(current_app)
+        example = library.clip(clip_id)
+        likes = [Example(clip_id, asked.start, asked.end), *map(Example, asked.also)]
+        try:
+            result = library.similar(
+                likes,
+                unlike=asked.unlike,
+                query=asked.query,
+                limit=limit,
+                offset=offset,
+                grouped=is_grouped(),
+            )
+        except InvalidArgumentError as error:
+            abort(400, str(error))
+    return example, result
+
+
+def _with_more(clip_id: int, asked: ByExample) -> Callable[[str, int], str]:
+    """Return what gives the URL of this search with one more clip, wanted or not."""
+
+    def more(name: str, clip: int) -> str:
+        values = asked.url_values()
+        values[name] = [*values.get(name, []), clip]
+        return url_for("pages.similar", clip_id=clip_id, **values)
+
+    return more
 
 
 @blueprint.get(f"/clip/<{ID}:clip_id>")
@@ -163,14 +197,21 @@ def example() -> BaseResponse:
     upload = request.files.get("file")
     if upload is None or not upload.filename:
         abort(400, "No file came with the request. Choose a sound file first.")
+    asked = by_example()
     try:
         state = state_of(current_app)
         with examples.received(upload, state.uploads) as path:
-            tags, result = examples.analyze(state, path, name=upload.filename, limit=PAGE_LIMIT)
+            tags, result = examples.analyze(
+                state, path, asked, name=upload.filename, limit=PAGE_LIMIT
+            )
     except examples.TooManyUploadsError:
         response = _refusal(503, "Too many files are being analysed at the moment. Try again soon.")
         response.headers["Retry-After"] = "5"
         return response
+    except QueryError as error:
+        return _refusal(400, str(error))
+    except InvalidArgumentError as error:
+        return _refusal(400, str(error))
     except AudioError as error:
         return _refusal(422, f"{examples.shown_name(upload.filename)}: {error.reason}")
     if wants_json():
@@ -202,30 +243,9 @@ def favicon() -> Response:
     return send_from_directory(folder, "favicon.svg", mimetype="image/svg+xml", max_age=86_400)
 
 
-def _search(query: str, *, offset: int, limit: int) -> SearchResult:
-    if len(query) > _LONGEST_QUERY:
-        abort(400, f"A query may have {_LONGEST_QUERY} characters; this one has {len(query):,}.")
-    return library_of(current_app).search(query, limit=limit, offset=offset, fold=_folded())
-
-
-def _folded() -> bool:
-    """Tell whether copies are to stand once."""
-    value = request.args.get("fold", "0")
-    if value not in ("0", "1"):
-        abort(400, "'fold' must be 0 or 1.")
-    return value == "1"
-
-
-def _window() -> tuple[int, int]:
-    """Return (offset, limit) of the URL."""
-    offset = whole_number("offset", 0, smallest=0, largest=_FARTHEST_OFFSET)
-    limit = whole_number("limit", PAGE_LIMIT, smallest=1, largest=_MOST_HITS)
-    return offset, limit
-
-
 def _twin(endpoint: str, **values: Any) -> str:
     """Return the URL of this page as JSON, with the same window."""
-    for name in ("offset", "limit", "fold"):
+    for name in ("offset", "limit", "fold", "ungrouped"):
         if name in request.args:
             values[name] = request.args[name]
     return url_for(endpoint, **values)
@@ -235,13 +255,14 @@ def _neighbours(endpoint: str, result: SearchResult, **values: Any) -> dict[str,
     """Return the URLs of the pages before and after this one, None where there is none."""
     if result.limit != PAGE_LIMIT:
         values["limit"] = result.limit
-    if "fold" in request.args:
-        values["fold"] = request.args["fold"]
+    for name in ("fold", "ungrouped"):
+        if name in request.args:
+            values[name] = request.args[name]
     before = after = None
     if result.offset > 0:
         offset = max(0, result.offset - result.limit)
         before = url_for(endpoint, **values, offset=offset or None)
-    if result.offset + len(result.hits) < result.total and result.hits:
+    if result.offset + len(result.hits) < result.count and result.hits:
         after = url_for(endpoint, **values, offset=result.offset + result.limit)
     return {"before": before, "after": after}
 
