@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from library_fixtures import append, make_library, make_readonly, remove, run_without_override
 
 import audiosearch as aus
+from audiosearch.datasets.packed import PackedFile
 from audiosearch.errors import (
     AudioNotFoundError,
     AudioSearchError,
@@ -673,3 +674,35 @@ def test_a_half_committed_library_that_may_not_be_put_in_order_says_so(
         folder,
     )
     assert "Open the library once as a user who may write to it" in done.stdout, done.stderr
+
+
+# Frames, and pages beyond the end
+
+
+def test_frames_of_a_packed_file_are_read_from_it(tmp_path: Path) -> None:
+    path = write_packed(tmp_path / "packed.h5")
+    aus.index(path, tmp_path / "lib")
+    with PackedFile(path) as file, Library(tmp_path / "lib") as library:
+        rows = file.read(0, 40)
+        for row in (0, 7, 39):
+            frames = library.frames(row)
+            assert (frames == rows.x[row][: rows.n_frames[row]]).all()
+            assert len(frames) == rows.n_frames[row]
+    os.utime(path, (1, 1))
+    with Library(tmp_path / "lib") as library:
+        assert library.frames(7).shape == (0, 128)
+        path.unlink()
+        assert library.frames(7).shape == (0, 128)
+
+
+@pytest.mark.parametrize("offset", [40, 10**9, 10**30])
+@pytest.mark.parametrize("query", ["speech", "speech OR music", "path:clip", "speech path:clip"])
+def test_an_offset_beyond_the_end_gives_an_empty_page(
+    library_folder: Path, query: str, offset: int
+) -> None:
+    with Library(library_folder) as library:
+        whole = library.search(query, limit=100)
+        for fold in (False, True):
+            page = library.search(query, offset=offset + len(whole.hits), fold=fold)
+            assert (page.hits, page.total) == ([], whole.total)
+        assert library.similar(0, offset=offset + 100).hits == []

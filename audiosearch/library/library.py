@@ -378,7 +378,8 @@ class Library(Closing):
     def frames(self, clip_id: int) -> npt.NDArray[np.uint8]:
         """Return the embedding frames of a clip, uint8 (n, 128).
 
-        n is 0 for a row of a packed file: it keeps its frames itself.
+        Those of a row of a packed file are read from that file; n is 0 where it is no longer there,
+        or was changed.
 
         Raises
         ------
@@ -387,10 +388,17 @@ class Library(Closing):
         LibraryDamagedError
             When the file of the frames is missing or too short.
         """
-        return self.frames_at(self.snapshot(), clip_id)
+        now = self.snapshot()
+        part, row = now.find(clip_id)
+        number = int(part.block.recordings[row])
+        recording = self.catalogue.recordings([number]).get(number)
+        if recording is None:
+            raise LibraryError(f"Clip {clip_id} was removed from this library a moment ago.")
+        with StoredFrames(self, now) as stored:
+            return stored.of(clip_id, recording)
 
     def frames_at(self, now: Snapshot, clip_id: int) -> npt.NDArray[np.uint8]:
-        """Return the embedding frames of a clip of a snapshot, as `frames` does."""
+        """Return the embedding frames that the library itself holds of a clip of a snapshot."""
         part, row = now.find(clip_id)
         if part.block.frame_counts()[row] == 0:
             return np.empty((0, EMBEDDING_SIZE), np.uint8)
