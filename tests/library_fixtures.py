@@ -79,7 +79,7 @@ def likeness(library: Library) -> np.ndarray:
     parts = library.snapshot().parts
     codes = np.concatenate([[p.block.column(i) for i in range(527)] for p in parts], axis=1).T
     scores = 1 / (1 + np.exp(9 - codes / 16.0))
-    heard = np.where(codes >= np.rint((np.log(0.02 / 0.98) + 9) * 16), scores**0.65, 0.0)
+    heard = np.where(codes >= np.rint((np.log(0.01 / 0.99) + 9) * 16), scores**0.5, 0.0)
     means = np.concatenate([p.block.vectors for p in parts]).astype(float)
     for values in (heard, means):
         values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)

@@ -45,7 +45,7 @@ __all__ = [
 SIZE = CLASS_COUNT + EMBEDDING_SIZE
 """Values of a probe."""
 
-POWER = 0.65
+POWER = 0.5
 """Scores are raised to this power: what is less sure counts, but less."""
 
 SCORES_SHARE = 2 / 3
