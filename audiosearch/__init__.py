@@ -24,11 +24,16 @@ if TYPE_CHECKING:
     from audiosearch.jobs.progress import Progress
     from audiosearch.library.duplicates import DuplicateGroup, duplicates
     from audiosearch.library.examples import Example
-    from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Span, Tag
+    from audiosearch.library.hits import Clip, Hit, Moment, Reason, SearchResult, Span, Tag
     from audiosearch.library.indexing import IndexSummary, index
     from audiosearch.library.library import Library, LibraryInfo
     from audiosearch.library.packing import PackSummary, pack
     from audiosearch.library.relocation import Relocation, relocate
+    from audiosearch.library.search_evaluation import (
+        SearchEvaluation,
+        SearchMeasure,
+        evaluate_search,
+    )
     from audiosearch.library.transfer import (
         ExportSummary,
         ImportSummary,
@@ -71,7 +76,10 @@ _HOMES = {
     "Moment": "library.hits",
     "PackSummary": "library.packing",
     "Progress": "jobs.progress",
+    "Reason": "library.hits",
     "Relocation": "library.relocation",
+    "SearchEvaluation": "library.search_evaluation",
+    "SearchMeasure": "library.search_evaluation",
     "SearchResult": "library.hits",
     "Span": "library.hits",
     "Tag": "library.hits",
@@ -85,6 +93,7 @@ _HOMES = {
     "duplicates": "library.duplicates",
     "embed": "api",
     "evaluate": "classifier.evaluation",
+    "evaluate_search": "library.search_evaluation",
     "export": "library.transfer",
     "fetch_model": "weights",
     "import_clips": "library.transfer",
@@ -127,7 +136,10 @@ __all__ = [
     "Moment",
     "PackSummary",
     "Progress",
+    "Reason",
     "Relocation",
+    "SearchEvaluation",
+    "SearchMeasure",
     "SearchResult",
     "Span",
     "Tag",
@@ -142,6 +154,7 @@ __all__ = [
     "duplicates",
     "embed",
     "evaluate",
+    "evaluate_search",
     "export",
     "fetch_model",
     "import_clips",

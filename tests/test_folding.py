@@ -24,7 +24,7 @@ QUERIES = ("car", "vehicle", "music OR dog", "speech -music", "dog cat OR (rain 
 
 def codes_of(clips: int, seed: int) -> np.ndarray:
     draw = np.random.default_rng(seed)
-    codes = draw.integers(0, 82, (clips, 527))
+    codes = draw.integers(0, 70, (clips, 527))
     high = draw.random((clips, 527)) < 0.05
     codes[high] = draw.integers(83, 256, int(high.sum()))
     return codes.astype(np.uint8)

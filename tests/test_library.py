@@ -100,7 +100,7 @@ def test_the_search_vector_of_nothing_is_nothing() -> None:
 def random_codes(clips: int, *, seed: int, share: float = 0.02) -> np.ndarray:
     """Codes of which a share is above the score from which on a clip matches."""
     draw = np.random.default_rng(seed)
-    codes = draw.integers(0, 82, (clips, 527))
+    codes = draw.integers(0, 70, (clips, 527))
     high = draw.random((clips, 527)) < share
     codes[high] = draw.integers(83, 256, int(high.sum()))
     return codes.astype(np.uint8)

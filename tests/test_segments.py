@@ -53,7 +53,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def codes_of(clips: int, seed: int) -> np.ndarray:
     draw = np.random.default_rng(seed)
-    codes = draw.integers(0, 82, (clips, 527))
+    codes = draw.integers(0, 70, (clips, 527))
     high = draw.random((clips, 527)) < 0.03
     codes[high] = draw.integers(83, 256, int(high.sum()))
     return codes.astype(np.uint8)
@@ -62,7 +62,7 @@ def codes_of(clips: int, seed: int) -> np.ndarray:
 def rolled_up(codes: np.ndarray) -> np.ndarray:
     """The noisy-or of codes, uint8 (clips, classes), by plain multiplication."""
     logits = codes / 16 - 9
-    doubts = np.where(codes >= 82, 1 / (1 + np.exp(logits)), 1.0)
+    doubts = np.where(codes >= 70, 1 / (1 + np.exp(logits)), 1.0)
     doubt = np.prod(doubts.astype(np.longdouble), axis=1)
     with np.errstate(divide="ignore"):
         values = np.rint((np.log(1 - doubt) - np.log(doubt) + 9) * 16)
@@ -210,7 +210,7 @@ def test_columns_of_groups_hold_the_noisy_or_of_their_classes(tmp_path: Path, sm
             assert (tail.column(number) == expected[40:]).all()
             posted = segment.posting(number, 10**6)
             values = expected[:40][posted].astype(int)
-            assert sorted(posted.tolist()) == np.flatnonzero(expected[:40] >= 82).tolist()
+            assert sorted(posted.tolist()) == np.flatnonzero(expected[:40] >= 70).tolist()
             assert (np.lexsort((posted, -values)) == np.arange(len(posted))).all()
         assert segment.check() == []
 
@@ -235,7 +235,7 @@ def test_entries_are_the_best_classes() -> None:
     for row in range(30):
         got = classes[offsets[row] : offsets[row + 1]].tolist()
         order = sorted(range(527), key=lambda i: (-int(codes[row, i]), i))
-        expected = [i for i in order if codes[row, i] >= 82]
+        expected = [i for i in order if codes[row, i] >= 70]
         assert got == (expected if len(expected) > 5 else order[:5])
         assert values[offsets[row] : offsets[row + 1]].tolist() == codes[row, got].tolist()
 

@@ -13,8 +13,12 @@ from audiosearch.errors import printable
 
 if TYPE_CHECKING:
     from audiosearch.classifier.evaluation import Evaluation
+    from audiosearch.library.search_evaluation import SearchEvaluation
 
 __all__ = ["command"]
+
+_KINDS = {"class": "X", "parent": "X with kinds", "and": "X Y", "and not": "X -Y"}
+_METHODS = {"search": "search", "all": "by score, all clips", "top5": "among the best 5"}
 
 
 @click.command(short_help="Measure the classifier on labelled clips.")
@@ -50,6 +54,13 @@ __all__ = ["command"]
     show_default="none",
     help="Also draw precision-recall curves and reliability; needs audiosearch[lab].",
 )
+@click.option(
+    "--search",
+    "search",
+    is_flag=True,
+    help="Measure the order of the search instead: how good the first hits are, for all classes "
+    "and for pairs of classes.",
+)
 @json_option
 def command(
     file: Path,
@@ -57,6 +68,7 @@ def command(
     per_class: Path | None,
     intervals: int | None,
     plots: Path | None,
+    search: bool,
     as_json: bool,
 ) -> None:
     """Score every clip of a packed data set and compare with its true labels.
@@ -65,8 +77,24 @@ def command(
     label-weighted label-ranking average precision (lwlrap); then how far scores are from
     frequencies, raw and calibrated: expected calibration error (ECE) and Brier score. Classes
     that no clip has are left out of the means.
+
+    With --search it prints two tables of average precision, precision at 10 and nDCG@10: of
+    label:"X" against the labels as they are, and of the bare name X against X and all that is
+    below it in the ontology; beside the search stand all clips ordered by the class's score, and
+    those that have the class among their best five.
     """
     import audiosearch as aus
+
+    if search:
+        if classifier or per_class is not None or intervals is not None or plots is not None:
+            raise click.UsageError("--search goes with --json only: it measures what is bundled.")
+        quality = aus.evaluate_search(file)
+        if as_json:
+            echo_json(quality.to_dict())
+            return
+        for line in _search_lines(quality):
+            click.echo(line)
+        return
 
     result = aus.evaluate(
         file, classifier=classifier or None, intervals=intervals or 0, plots=plots
@@ -83,6 +111,23 @@ def command(
         click.echo(f"{rows} written to {printable(str(per_class))}")
     for path in result.plots:
         click.echo(f"plot written to {printable(str(path))}")
+
+
+def _search_lines(result: SearchEvaluation) -> list[str]:
+    lines = [f"{count(result.clips, 'clip')}, {count(result.classes, 'class', 'classes')}"]
+    tables = (
+        ('label:"X", and the labels as they are', result.exact),
+        ("X, and every clip that is labelled X or with a kind of it", result.closed),
+    )
+    for title, measures in tables:
+        lines += ["", title, f"{'':39}{'queries':>8}{'AP':>9}{'P@10':>9}{'nDCG@10':>9}"]
+        for row in measures:
+            name = f"  {_KINDS[row.kind]:<16}{_METHODS[row.method]:<21}"
+            lines.append(
+                f"{name}{row.queries:>8,}{row.average_precision:>9.4f}{row.precision_at_10:>9.4f}"
+                f"{row.ndcg_at_10:>9.4f}"
+            )
+    return lines
 
 
 def _lines(result: Evaluation) -> list[str]:

@@ -121,8 +121,10 @@ def hit_lines(number: int, hit: Hit, *, keyword: bool) -> list[str]:
             f"{number:>4}. {hit.score:.2f}  {label}{span(hit.start, hit.end)}  "
             f"{one_line(hit.recording)}"
         ),
-        f"{indent}{tags_text(hit.tags)}",
     ]
+    if hit.why:
+        lines.append(f"{indent}why: {one_line(hit.explanation)}")
+    lines.append(f"{indent}{tags_text(hit.tags)}")
     if hit.labels is not None:
         lines.append(f"{indent}true labels: {', '.join(hit.labels) or 'none'}")
     if hit.moments:

@@ -51,8 +51,8 @@ __all__ = [
 MATCH_SCORE = LEAST_SCORE
 """From which score on a clip is found."""
 
-EXCLUDE_SCORE = 0.2
-"""From which score on a clip is left out by NOT."""
+EXCLUDE_SCORE = 0.5
+"""From which score on a clip is left out by NOT; chosen on validation clips, see docs/search.md."""
 
 _MATCH_CODE, _EXCLUDE_CODE = encode_scores(np.array([MATCH_SCORE, EXCLUDE_SCORE])).tolist()
 _SCORES = score_codes()

@@ -18,11 +18,11 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.library.columns import encode_scores, score_codes
+from audiosearch.library.columns import encode_scores
 
 __all__ = ["EVIDENCE", "LEAST_CODE", "LEAST_SCORE", "ROLLUP", "roll_up", "score_of"]
 
-LEAST_SCORE = 0.02
+LEAST_SCORE = 0.01
 """From which score on a class counts."""
 
 LEAST_CODE = int(encode_scores(np.array([LEAST_SCORE]))[0])
@@ -63,8 +63,3 @@ def roll_up(columns: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
 def score_of(evidence: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
     """Return the score, float32 from 0 to 1, of sums of `EVIDENCE`."""
     return -np.expm1(evidence / np.float32(-_STEPS), dtype=np.float32)
-
-
-_OWN = np.arange(LEAST_CODE, 256)
-assert (np.searchsorted(_BOUNDS, EVIDENCE[_OWN], side="right") == _OWN).all()
-assert (score_codes()[LEAST_CODE] >= LEAST_SCORE * 0.95).all()

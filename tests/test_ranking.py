@@ -1,0 +1,260 @@
+"""How scores are combined, why a hit was found, and what rescoring brings."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_packed
+from hypothesis import given
+from hypothesis import strategies as st
+from library_fixtures import make_library
+
+import audiosearch as aus
+from audiosearch.classifier.rescoring import (
+    Rescorer,
+    load_rescorer,
+    logits_of,
+    rescored_identity,
+)
+from audiosearch.classifier.scorer import classifier_identity, load_scorer
+from audiosearch.errors import InvalidArgumentError
+from audiosearch.labels import load_labels
+from audiosearch.library.library import Library
+from audiosearch.library.ranking import EXCLUDE_SCORE
+from audiosearch.library.rollup import LEAST_CODE, roll_up
+from audiosearch.library.scoring import known_scorers, library_scorer, library_scores
+from audiosearch.models import bundled_model
+
+
+def index_of(name: str) -> int:
+    return load_labels().by_name(name).index
+
+
+def code_of(score: float) -> int:
+    return round((math.log(score / (1 - score)) + 9) * 16)
+
+
+def score_of(code: int) -> float:
+    return 1 / (1 + math.exp(9 - code / 16))
+
+
+def library_of(folder: Path, *clips: dict[str, float]) -> Library:
+    codes = np.zeros((len(clips), 527), np.uint8)
+    for row, scores in enumerate(clips):
+        for name, score in scores.items():
+            codes[row, index_of(name)] = code_of(score)
+    return Library(make_library(folder / "lib", [1] * len(clips), codes))
+
+
+def packed_clips(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    counts = draw.integers(1, 11, count)
+    x = draw.integers(0, 256, (count, 10, 128)).astype(np.uint8)
+    x[np.arange(10) >= counts[:, None]] = 0
+    return x, counts
+
+
+# Noisy-or
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=40))
+def test_a_group_is_wrong_only_where_all_its_classes_are(codes: list[int]) -> None:
+    found = int(roll_up([np.array([code], np.uint8) for code in codes])[0])
+    witnesses = [code for code in codes if code >= LEAST_CODE]
+    if not witnesses:
+        assert found == 0
+        return
+    doubt = math.prod(1 / (1 + math.exp(code / 16 - 9)) for code in witnesses)
+    exact = (math.log((1 - doubt) / doubt) + 9) * 16 if doubt > 1e-12 else 1e9
+    assert abs(found - min(exact, 255)) <= 0.51
+    assert found >= max(witnesses)
+
+
+@given(st.permutations(range(100, 250, 7)))
+def test_a_group_does_not_depend_on_the_order_of_its_classes(codes: list[int]) -> None:
+    ordered = [np.array([code], np.uint8) for code in sorted(codes)]
+    assert roll_up([np.array([code], np.uint8) for code in codes]) == roll_up(ordered)
+
+
+def test_several_kinds_that_are_unsure_make_a_surer_parent(tmp_path: Path) -> None:
+    with library_of(
+        tmp_path, {"Car": 0.5, "Truck": 0.5}, {"Bus": 0.6}, {"Car": 0.004, "Truck": 0.006}
+    ) as library:
+        found = library.search("vehicle")
+    assert [hit.clip for hit in found.hits] == [0, 1]
+    assert [hit.score for hit in found.hits] == pytest.approx([0.75, 0.6], abs=0.01)
+
+
+def test_or_is_the_noisy_or_of_what_matches(tmp_path: Path) -> None:
+    with library_of(tmp_path, {"Cough": 0.5, "Sneeze": 0.4}, {"Cough": 0.6}) as library:
+        hits = library.search('label:"Cough" OR label:"Sneeze"').hits
+    assert [hit.score for hit in hits] == pytest.approx([0.7, 0.6], abs=0.01)
+    assert hits[0].label == "Cough"
+
+
+def test_not_leaves_out_what_is_heard_more_surely_than_not(tmp_path: Path) -> None:
+    below, above = EXCLUDE_SCORE - 0.05, EXCLUDE_SCORE + 0.05
+    with library_of(
+        tmp_path,
+        {"Car": 0.9, "Music": below},
+        {"Car": 0.9, "Music": above},
+        # Two instruments that are unsure are music together.
+        {"Car": 0.9, "Guitar": below, "Piano": below},
+    ) as library:
+        assert [hit.clip for hit in library.search("car -music").hits] == [0]
+
+
+# Explanations
+
+
+def test_a_hit_says_why_it_was_found(tmp_path: Path) -> None:
+    with library_of(
+        tmp_path, {"Car": 0.93, "Vehicle": 0.97, "Bus": 0.1, "Truck": 0.31, "Music": 0.02}
+    ) as library:
+        (hit,) = library.search("vehicle -music").hits
+    assert hit.explanation == "Vehicle 0.97, Car 0.93, Truck 0.31; music 0.02"
+    wanted, unwanted = hit.why
+    assert (wanted.term, wanted.excluded) == ("vehicle", False)
+    assert wanted.score == pytest.approx(hit.score)
+    assert (unwanted.term, unwanted.excluded) == ("music", True)
+    assert [tag.label for tag in unwanted.classes] == ["Music"]
+    shown = hit.to_dict()["why"]
+    assert json.loads(json.dumps(shown)) == shown
+    assert shown[0]["classes"][1] == {"label": "Car", "mid": "/m/0k4j", "score": 0.9284}
+
+
+def test_every_term_that_is_heard_is_explained_and_no_filter(tmp_path: Path) -> None:
+    with library_of(tmp_path, {"Dog": 0.9, "Rain": 0.5}, {"Cat": 0.8, "Rain": 0.41}) as library:
+        hits = library.search("(dog OR cat) rain path:wav duration:>1").hits
+    assert [hit.explanation for hit in hits] == ["Dog 0.90; Rain 0.50", "Cat 0.80; Rain 0.41"]
+    with library_of(tmp_path / "other", {"Dog": 0.9}) as library:
+        assert library.search("path:wav").hits[0].why == []
+        assert library.similar(0).hits == []
+
+
+def test_the_scores_of_an_explanation_multiply_to_that_of_the_hit(tmp_path: Path) -> None:
+    draw = np.random.default_rng(5)
+    codes = np.where(draw.random((200, 527)) < 0.1, draw.integers(83, 256, (200, 527)), 0)
+    make_library(tmp_path / "lib", [1] * 200, codes.astype(np.uint8))
+    with Library(tmp_path / "lib") as library:
+        for hit in library.search("dog rain -speech", limit=200).hits:
+            scores = [reason.score for reason in hit.why if not reason.excluded]
+            assert math.prod(scores) == pytest.approx(hit.score, rel=1e-5)
+            assert hit.why[-1].excluded
+            assert hit.why[-1].score < EXCLUDE_SCORE
+
+
+# Rescoring
+
+
+def test_the_rescorer_belongs_to_the_classifier_that_is_installed() -> None:
+    identity = classifier_identity(bundled_model("classifier"))
+    assert rescored_identity() not in (None, identity)
+    assert known_scorers() == (rescored_identity(), identity)
+    assert library_scorer()[1] == rescored_identity()
+
+
+def test_rescored_scores_do_not_depend_on_the_clips_beside_them() -> None:
+    x, counts = packed_clips(70)
+    scores = load_scorer().score_calibrated(x, counts)
+    together = load_rescorer().rescore(scores, x, counts)
+    assert together.shape == scores.shape
+    assert together.dtype == np.float32
+    assert together.min() >= 0
+    assert together.max() <= 1
+    for row in (0, 33, 69):
+        alone = load_rescorer().rescore(scores[[row]], x[[row]], counts[[row]])
+        assert (alone[0] == together[row]).all()
+
+
+def test_what_stands_beyond_the_frames_is_ignored() -> None:
+    x, counts = packed_clips(8)
+    counts[:] = 4
+    scores = load_scorer().score_calibrated(x, counts)
+    other = x.copy()
+    other[:, 4:] = 77
+    one, two = (load_rescorer().rescore(scores, frames, counts) for frames in (x, other))
+    assert (one == two).all()
+
+
+def test_extreme_scores_are_rescored_to_numbers() -> None:
+    x, counts = packed_clips(4)
+    scores = np.zeros((4, 527), np.float32)
+    scores[1], scores[2, ::2] = 1, 1
+    assert np.isfinite(load_rescorer().rescore(scores, x, counts)).all()
+    assert logits_of(np.array([0.0, 0.5, 1.0])).tolist() == pytest.approx([-12, 0, 12], abs=1e-4)
+
+
+@pytest.mark.parametrize("what", ["scores", "frames", "counts", "none"])
+def test_arrays_that_do_not_fit_are_refused(what: str) -> None:
+    x, counts = packed_clips(3)
+    scores = np.full((3, 527), 0.1, np.float32)
+    if what == "scores":
+        scores = scores[:, :526]
+    elif what == "frames":
+        x = x[:, :9]
+    elif what == "counts":
+        counts = counts[:2]
+    else:
+        counts[1] = 0
+    with pytest.raises(InvalidArgumentError, match="A rescorer takes"):
+        load_rescorer().rescore(scores, x, counts)
+
+
+def test_a_library_without_rescored_scores_goes_on_without(tmp_path: Path) -> None:
+    x, counts = packed_clips(3)
+    scores = np.full((3, 527), 0.1, np.float32)
+    make_library(tmp_path / "lib", [1], np.zeros((1, 527), np.uint8))
+    with Library(tmp_path / "lib") as library:
+        assert library_scores(library, scores, x, counts) is scores
+        library.manifest["classifier"]["sha256"] = rescored_identity()
+        assert (library_scores(library, scores, x, counts) != scores).any()
+
+
+def test_a_rescorer_of_another_classifier_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from audiosearch.classifier import rescoring
+
+    changed = bundled_model("rescorer")
+    manifest = dict(changed.manifest) | {"classifier_identity": "0" * 64}
+    models = {
+        "rescorer": type(changed)(changed.name, changed.path, manifest),
+        "classifier": bundled_model("classifier"),
+    }
+    monkeypatch.setattr(rescoring, "bundled_model", models.__getitem__)
+    rescored_identity.cache_clear()
+    try:
+        assert rescored_identity() is None
+        assert library_scorer()[1] == classifier_identity(models["classifier"])
+    finally:
+        monkeypatch.undo()
+        rescored_identity.cache_clear()
+
+
+def test_a_rescorer_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "rescorer.onnx"
+    broken.write_bytes(b"no model")
+    model = bundled_model("rescorer")
+    with pytest.raises(aus.AudioSearchError, match=r"rescorer\.onnx cannot be loaded"):
+        Rescorer(type(model)("rescorer", broken, model.manifest))
+
+
+def test_fitting_a_rescorer_makes_one_that_can_be_used(tmp_path: Path) -> None:
+    from audiosearch.classifier.rescoring_fit import fit_rescorer
+    from audiosearch.models import read_model
+
+    path = write_packed(tmp_path / "train.h5", clips=300)
+    fit = fit_rescorer(path, tmp_path / "out", validation=0.4)
+    assert fit.train_clips + fit.validation_clips == 300
+    made = read_model(tmp_path / "out", "rescorer", remedy="")
+    assert made.manifest["classifier_identity"] == classifier_identity(bundled_model("classifier"))
+    x, counts = packed_clips(5)
+    scores = load_scorer().score_calibrated(x, counts)
+    assert np.isfinite(Rescorer(made).rescore(scores, x, counts)).all()
+    with pytest.raises(InvalidArgumentError, match="ridge"):
+        fit_rescorer(path, tmp_path / "out", ridge=0)
