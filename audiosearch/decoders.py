@@ -29,6 +29,9 @@ __all__ = [
 # A block is at most 10 s and about a megabyte, whatever the rate and the number of channels.
 _BLOCK_SECONDS = 10
 _BLOCK_VALUES = 1 << 18
+# FFmpeg's frames (26 ms of mp3) are averaged so many values at a time: one by one, that costs as
+# much as decoding them.
+_MIX_VALUES = 1 << 15
 LOWEST_RATE, HIGHEST_RATE = 100, 12_288_000
 """Rates outside are damaged headers; DSD at its highest reads as about 6 MHz."""
 # Wrongly scaled integers reach 2**31; what lies beyond is a float's bits read from something else.
@@ -178,9 +181,7 @@ class _Source:
 def _libav_blocks(name: str, start: float, end: float | None, *, seek: bool) -> Iterator[Block]:
     import av
 
-    pending: list[np.ndarray] = []
-    pending_size = 0
-    pending_rate = 0
+    mixer = _Mixer()
     try:
         source = open(name, "rb")  # noqa: PTH123, SIM115 - closed by the next statement
     except OSError as error:  # it was there a moment ago
@@ -212,17 +213,44 @@ def _libav_blocks(name: str, start: float, end: float | None, *, seek: bool) -> 
                     break
                 if low >= min(high, length):
                     continue
-                if pending and rate != pending_rate:
-                    yield pending_rate, np.concatenate(pending)
-                    pending, pending_size = [], 0
-                pending_rate = rate
-                pending.append(_downmixed(samples[low:high]))
-                pending_size += pending[-1].size
-                if pending_size >= _block_frames(rate, 1):
-                    yield rate, np.concatenate(pending)
-                    pending, pending_size = [], 0
-            if pending:
-                yield pending_rate, np.concatenate(pending)
+                if mixer.size and rate != mixer.rate:
+                    yield mixer.block()
+                mixer.rate = rate
+                mixer.add(samples[low:high])
+                if mixer.size >= _block_frames(rate, 1):
+                    yield mixer.block()
+            if mixer.size:
+                yield mixer.block()
+
+
+class _Mixer:
+    """Collects short pieces (n, channels) of one rate to a mono block."""
+
+    def __init__(self) -> None:
+        self.rate = self.size = 0
+        self._pieces: list[np.ndarray] = []
+        self._mono: list[np.ndarray] = []
+        self._values = 0
+
+    def add(self, samples: np.ndarray) -> None:
+        if self._pieces and samples.shape[1] != self._pieces[0].shape[1]:
+            self._mix()
+        self._pieces.append(samples)
+        self._values += samples.size
+        self.size += len(samples)
+        if self._values >= _MIX_VALUES:
+            self._mix()
+
+    def block(self) -> Block:
+        """Return what was collected, and begin anew."""
+        self._mix()
+        mono, self._mono, self.size = self._mono, [], 0
+        return self.rate, np.concatenate(mono)
+
+    def _mix(self) -> None:
+        if self._pieces:
+            self._mono.append(_downmixed(np.concatenate(self._pieces)))
+            self._pieces, self._values = [], 0
 
 
 _Decoded = tuple[float | None, int, np.ndarray]
@@ -265,7 +293,8 @@ def _libav_frames(container: Any, start: float, *, seek: bool) -> Iterator[_Deco
 
 
 def _decodable(container: Any, track: Any) -> Iterator[_Decoded]:
-    """Frames of a track; packets that cannot be decoded are left out."""
+    """Frames of a track, the first with its time; packets that cannot be decoded are left out."""
+    timed = True  # working a time out takes as long as decoding an mp3's frame
     packets = container.demux(track)
     converters: dict[Any, Any] = {}
     bad = 0
@@ -277,17 +306,26 @@ def _decodable(container: Any, track: Any) -> Iterator[_Decoded]:
         if packet is None:
             return
         try:
-            frames = [_as_float(frame, converters) for frame in packet.decode()]
+            frames = [
+                (_moment(frame) if timed else None, *_as_float(frame, converters))
+                for frame in packet.decode()
+            ]
         except Exception:
             bad += 1
             continue
         bad = 0 if frames else bad + 1
-        yield from (frame for frame in frames if len(frame[2]))
+        for each in frames:
+            if len(each[2]):
+                timed = False
+                yield each
 
 
-def _as_float(frame: Any, converters: dict[Any, Any]) -> _Decoded:
-    """Time, rate and samples of a PyAV frame; integers are scaled to [-1, 1)."""
-    moment = None if frame.pts is None else float(frame.pts * frame.time_base)
+def _moment(frame: Any) -> float | None:
+    return None if frame.pts is None else float(frame.pts * frame.time_base)
+
+
+def _as_float(frame: Any, converters: dict[Any, Any]) -> tuple[int, np.ndarray]:
+    """Rate and samples (n, channels) of a PyAV frame; integers are scaled to [-1, 1)."""
     rate, channels = frame.sample_rate, frame.layout.nb_channels
     _check_rate(rate)
     # PyAV counts planes up to a null pointer that is not there with 8 channels or more: it would
@@ -307,13 +345,15 @@ def _as_float(frame: Any, converters: dict[Any, Any]) -> _Decoded:
     else:
         values = frame.to_ndarray()
         values = values.T if planar else values.reshape(-1, channels)
+    if values.dtype == np.float32:
+        return rate, values
     if values.dtype == np.uint8:
-        return moment, rate, (values.astype(np.float32) - 128) / 128
+        return rate, (values.astype(np.float32) - 128) / 128
     if values.dtype.kind == "i":
         scale = np.float32(2.0 ** (1 - 8 * values.dtype.itemsize))
-        return moment, rate, values.astype(np.float32) * scale
+        return rate, values.astype(np.float32) * scale
     with np.errstate(over="ignore"):
-        return moment, rate, values.astype(np.float32)
+        return rate, values.astype(np.float32)
 
 
 def _reason(error: Exception) -> str:
