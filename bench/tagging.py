@@ -100,11 +100,13 @@ def librosa_features(path: str) -> float:
 
     seconds = 0.0
     for block in audio.stream(path):
+        seconds += len(block) / audio.SAMPLE_RATE
+        if len(block) < 512:  # the resampler's last samples
+            continue
         mel = librosa.feature.melspectrogram(
             y=block, sr=audio.SAMPLE_RATE, n_fft=512, win_length=400, hop_length=160, n_mels=64
         )
         librosa.power_to_db(mel)
-        seconds += len(block) / audio.SAMPLE_RATE
     return seconds
 
 
@@ -152,7 +154,8 @@ def in_processes(
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_warm, initargs=(barrier, work, str(warm))
     ) as pool:
-        pool.submit(int)  # starts the processes
+        for _ in range(workers):  # each starts a process, as none is idle yet
+            pool.submit(int)
         barrier.wait(_PATIENCE)
         began = time.perf_counter()
         done = list(pool.map(_timed, [work] * len(files), map(str, files)))
