@@ -117,12 +117,12 @@ class Labels:
     def __getitem__(self, index: int) -> Label:
         return self._labels[index]
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """Display names in the order of the score columns."""
         return tuple(label.name for label in self._labels)
 
-    @property
+    @functools.cached_property
     def mids(self) -> tuple[str, ...]:
         """Mids in the order of the score columns."""
         return tuple(label.mid for label in self._labels)

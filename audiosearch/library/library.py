@@ -513,31 +513,31 @@ def _moments(
 
     One that another process removed meanwhile is left out.
     """
-    places: dict[int, list[tuple[Recording, npt.NDArray[np.int64]]]] = {}
+    places: dict[int, list[tuple[Recording, int]]] = {}
     for recording in recordings:
-        where = now.rows_of(recording)
+        where = now.place_of(recording)
         if where is not None:
             places.setdefault(where[0], []).append((recording, where[1]))
     names = load_labels().names
     result: dict[int, list[Moment]] = {}
     for number, wanted in places.items():
         block = now.parts[number].block
-        rows = np.concatenate([rows for _, rows in wanted])
+        counts = np.array([recording.clips for recording, _ in wanted])
+        ends = np.cumsum(counts)
+        firsts = np.array([row for _, row in wanted]) - ends + counts
+        rows = np.arange(ends[-1]) + np.repeat(firsts, counts)
         matched = match(node, block, rows, masks=masks)
-        clips = block.clip_ids(rows)
+        # A page has fifty recordings, mostly of one clip: lists are faster than arrays here.
+        clips, found = block.clip_ids(rows).tolist(), matched.found.tolist()
+        scores, labels = matched.score.tolist(), matched.label.tolist()
         stop = 0
-        for recording, own in wanted:
-            start, stop = stop, stop + len(own)
-            at = start + np.flatnonzero(matched.found[start:stop])
-            at = at[np.argsort(-matched.score[at], kind="stable")]
-            triples = zip(
-                clips[at].tolist(),
-                matched.score[at].tolist(),
-                matched.label[at].tolist(),
-                strict=True,
-            )
+        for recording, _ in wanted:
+            start, stop = stop, stop + recording.clips
+            at = [place for place in range(start, stop) if found[place]]
+            if len(at) > 1:
+                at.sort(key=scores.__getitem__, reverse=True)  # of equals the first stays first
             result[recording.id] = [
-                _moment(recording, clip, score, names[label]) for clip, score, label in triples
+                _moment(recording, clips[n], scores[n], names[labels[n]]) for n in at
             ]
     return {number: moments for number, moments in result.items() if moments}
 

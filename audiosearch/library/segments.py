@@ -223,6 +223,7 @@ class Segment:
             self._arrays = {name: self._array(**spec) for name, spec in footer["arrays"].items()}
             self._crc = {name: int(spec["crc32"]) for name, spec in footer["arrays"].items()}
             self.clips = self._arrays["clips"]
+            self.first, self.stop = int(self.clips[0]), int(self.clips[-1]) + 1
             self.recordings = self._arrays["recordings"]
             self.vectors = self._arrays["vectors"]
             self._scores = self._arrays["scores"]
@@ -238,16 +239,6 @@ class Segment:
         if self._posting_offsets[-1] != len(self._postings) or len(self.clips) != self.rows:
             raise self._damaged("contradicts itself")
         self._frame_offsets: npt.NDArray[np.int64] | None = None
-
-    @property
-    def first(self) -> int:
-        """Number of the first clip."""
-        return int(self.clips[0])
-
-    @property
-    def stop(self) -> int:
-        """One more than the number of the last clip."""
-        return int(self.clips[-1]) + 1
 
     def clip_ids(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Return the numbers of clips by row."""

@@ -108,16 +108,19 @@ class Snapshot:
             f"There is no clip {clip} in this library; it has {self.live_clips:,} clips."
         )
 
-    def rows_of(self, recording: Recording) -> tuple[int, Rows] | None:
-        """Return the number of the part that holds a recording, and its rows; None when removed."""
+    def place_of(self, recording: Recording) -> tuple[int, int] | None:
+        """Return the number of the part that holds a recording, and its first row there.
+
+        None where it was removed.
+        """
+        clip = recording.first_clip
         for number, part in enumerate(self.parts):
             block = part.block
-            if block.first <= recording.first_clip < block.stop:
-                row = block.row_of(recording.first_clip)
-                rows = np.arange(row, row + recording.clips)
-                if row < 0 or rows[-1] >= block.rows or not part.is_live(row):
+            if block.first <= clip < block.stop:
+                row = block.row_of(clip)
+                if row < 0 or row + recording.clips > block.rows or not part.is_live(row):
                     return None
-                return number, rows
+                return number, row
         return None
 
 
