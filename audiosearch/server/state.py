@@ -73,8 +73,8 @@ class State:
     def analyze(self, path: str) -> Analysis:
         """Decode, embed and score a file in a process of its own, which a bad file may crash.
 
-        It runs on what indexing and batch tagging run on: the same processes, the same limits.
-        The processes are started with the first file and kept for the next.
+        It runs on what indexing and batch tagging run on, with limits of the server's own. The
+        processes are started with the first file and kept for the next.
 
         Raises
         ------
