@@ -166,10 +166,10 @@ def measure(raw: Floats, codes: npt.NDArray[np.uint8], truth: Bools) -> SearchEv
                     found.setdefault((name, method), []).append(values)
         tables.append(
             [
-                SearchMeasure(kind, method, len(values), *np.mean(values, axis=0).tolist())
+                SearchMeasure(kind, method, len(rows), *np.mean(rows, axis=0).tolist())
                 for kind in ("class", "parent", "and", "and not")
                 for method in METHODS
-                if (values := found.get((kind, method)))
+                if (rows := found.get((kind, method)))
             ]
         )
     return SearchEvaluation(len(raw), int(truth.any(axis=0).sum()), tables[0], tables[1])
