@@ -33,12 +33,13 @@ from audiosearch.library.segments import Block
 from audiosearch.library.snapshot import Snapshot
 from audiosearch.storage import sha256_file
 
-__all__ = ["NEAR", "DuplicateGroup", "duplicates"]
+__all__ = ["NEAR", "SECONDS_APART", "DuplicateGroup", "duplicates"]
 
 NEAR = 0.98
 """The least cosine of each pair of clips of near duplicates."""
 
-_SECONDS = 0.5  # by which lengths of near duplicates differ at most; encoders pad
+SECONDS_APART = 0.5
+"""By how many seconds lengths of near duplicates differ at most; encoders pad."""
 _QUERIES = 1024
 _EACH_WITH_EACH = 20_000
 _FOUND = 0.995  # share of pairs that lie in the cells that are looked at
@@ -189,7 +190,9 @@ def _near(
         places = np.flatnonzero(usable & (held.clips == clips))
         # Equal ones are joined at once: silence alone may be thousands.
         order = places[np.lexsort((held.seconds[places], vectors.prints[places]))]
-        equal = (np.diff(vectors.prints[order]) == 0) & (np.diff(held.seconds[order]) <= _SECONDS)
+        equal = (np.diff(vectors.prints[order]) == 0) & (
+            np.diff(held.seconds[order]) <= SECONDS_APART
+        )
         for at in np.flatnonzero(equal).tolist():
             join(int(order[at]), int(order[at + 1]), 1.0)
         first = order[np.concatenate([np.ones(min(len(order), 1), np.bool_), ~equal])]
@@ -209,7 +212,7 @@ def _pairs(
     """Give pairs of recordings of as many clips whose clips are all at least so near."""
     search = _each_with_each if len(places) <= _EACH_WITH_EACH else _in_cells
     for one, other in search(vectors, places, least):
-        kept = np.abs(held.seconds[one] - held.seconds[other]) <= _SECONDS
+        kept = np.abs(held.seconds[one] - held.seconds[other]) <= SECONDS_APART
         one, other = one[kept], other[kept]
         cosines = np.ones(len(one), np.float32)
         for clip in range(clips):
