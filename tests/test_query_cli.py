@@ -53,6 +53,10 @@ def test_a_mistake_in_the_own_words_is_one_sentence(invoke: Invoke, library_fold
         json.loads(invoke("search", "--library", library_folder, "--json", word).out)["hits"]
         for word in ("bella", "speech")
     )
+    for hit in ours:
+        assert [reason.pop("term") for reason in hit["why"]] == ["bella"]
+    for hit in named:
+        assert [reason.pop("term") for reason in hit["why"]] == ["speech"]
     assert ours == named != []
 
 
