@@ -224,14 +224,16 @@ def nearest(vectors: Floats, truth: npt.NDArray[np.bool_]) -> tuple[float, float
     labels = truth.astype(np.float32)
     shared, jaccard = [], []
     agreement = np.zeros((len(vectors), CLASSES), np.float32)
-    for row, vector in enumerate(vectors):
-        cosines = vectors @ vector
-        cosines[row] = -np.inf
-        near = np.argpartition(-cosines, NEAREST)[:NEAREST]
-        common = labels[near] @ labels[row]
-        shared.append((common > 0).mean())
-        jaccard.append((common / (labels[near].sum(axis=1) + labels[row].sum() - common)).mean())
-        agreement[row] = labels[near].mean(axis=0)
+    for start in range(0, len(vectors), BATCH):
+        cosines = vectors[start : start + BATCH] @ vectors.T
+        for row, values in enumerate(cosines, start):
+            values[row] = -np.inf
+            near = np.argpartition(-values, NEAREST)[:NEAREST]
+            common = labels[near] @ labels[row]
+            both_or_one = labels[near].sum(axis=1) + labels[row].sum() - common
+            shared.append((common > 0).mean())
+            jaccard.append((common / both_or_one).mean())
+            agreement[row] = labels[near].mean(axis=0)
     classes = np.flatnonzero(truth.sum(axis=0) > 1)
     macro = np.mean([agreement[truth[:, index], index].mean() for index in classes])
     return float(np.mean(shared)), float(macro), float(np.mean(jaccard))

@@ -72,6 +72,7 @@ INDEX_SIZE = 192
 
 _VERSION = 2  # of the index's manifest; an index of another is made again
 _SAMPLE = 200
+_LOOK = 64  # nearest clips of each of them
 _BASIS_SAMPLE = 50_000
 _FEW = 50_000  # of so many clips, and fewer, each is compared
 _CHUNK = 1 << 16
@@ -453,7 +454,8 @@ def _basis(now: Snapshot) -> Floats:
     gram = np.zeros((SIZE, SIZE))
     for sample in _sampled(now, _BASIS_SAMPLE, seed=2):
         gram += sample.gram()
-    return np.linalg.eigh(gram)[1][:, : -INDEX_SIZE - 1 : -1].astype(np.float32)
+    axes = np.linalg.eigh(gram)[1][:, : -INDEX_SIZE - 1 : -1]
+    return np.ascontiguousarray(axes, np.float32)
 
 
 def _sampled(now: Snapshot, count: int, *, seed: int) -> Iterator[Traits]:
@@ -507,7 +509,7 @@ def _tuned(folder: Path, now: Snapshot, index: Any, basis: Floats, draft: IndexF
     count = min(_SAMPLE, now.live_clips)
     picked = np.sort(draw.choice(now.live_clips, count, replace=False))
     clips, queries = _nth(now.parts, picked)
-    truth = _exact(now.parts, queries, 11)
+    truth = _exact(now.parts, queries, _LOOK)
     search = Neighbours(folder)
     search._index, search._basis, search._facts = index, basis, draft
     search._selector, search._now = True, now
@@ -546,16 +548,20 @@ def _recall(
     assert search._now is not None
     shares = []
     for clip, query, (near, likeness) in zip(clips, queries, truth, strict=True):
-        others = likeness[near != clip][:10]
-        if not len(others):
+        near, likeness = near[near != clip], likeness[near != clip]
+        wanted = min(10, len(near))
+        if not wanted:
             continue
         found = search._candidates(query, 11, nprobe, factor)
         if found is None:
             shares.append(0.0)
             continue
-        got = np.sort(_likeness(search._now.parts, found[found != clip], query))
-        got = got[::-1][:10]
-        shares.append(float((got >= others[-1] - 1e-6).sum()) / len(others))
+        least = likeness[wanted - 1] - 1e-6
+        if likeness[-1] < least or len(near) < _LOOK - 1:
+            count = int(np.isin(near[likeness >= least], found).sum())
+        else:  # more are equally near than were looked at
+            count = int((_likeness(search._now.parts, found[found != clip], query) >= least).sum())
+        shares.append(min(count, wanted) / wanted)
     return float(np.mean(shares)) if shares else 1.0
 
 
