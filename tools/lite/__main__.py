@@ -101,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("--moments", type=float, default=0.1)
         stage.add_argument("--distillation", type=float, default=0.3)
         stage.add_argument("--clean", type=float, default=0.3)
+        stage.add_argument("--first", type=int, default=0, help="first mixed shard to read")
         stage.add_argument("--patches", type=int, default=256, help="patches of a step")
+        stage.add_argument("--pairs-a-step", type=int, default=6)
         if name == "folds":
             stage.add_argument("--tune-epochs", type=int, default=0,
                                help="epochs of stage 3; 0 for the adaptor only")  # fmt: skip

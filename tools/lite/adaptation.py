@@ -31,7 +31,7 @@ from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.storage import atomic_path, sha256_file
 from tools.lite.batching import BatchShape, ClipBatch, PairPool, clip_batches
-from tools.lite.distillation import embedding_statistics
+from tools.lite.distillation import embedding_statistics, mixed_shards
 from tools.lite.judging import Judge
 from tools.lite.network import StudentConfig, build_adaptor, build_head, build_trunk
 from tools.lite.released import Pairs, Released
@@ -63,6 +63,8 @@ class AdaptationConfig:
         As in stage 1.
     clean : float
         Share of epochs, about, that read a clean shard instead of a mixed one.
+    first : int
+        The first mixed shard that is read.
     held_out : int or None
         Fold of the pairs, 0 to 4, that is not trained on.
     precision : str
@@ -81,6 +83,7 @@ class AdaptationConfig:
     distillation: float = 0.3
     score_weight: float = 20.0
     clean: float = 0.3
+    first: int = 0
     held_out: int | None = None
     precision: str = "float32"
     seed: int = 0
@@ -179,7 +182,7 @@ class _Stage:
         keras.utils.set_random_seed(config.seed)
         self._name, self._material, self._start = name, material, start
         self._config, self._frozen = config, frozen
-        self._mixed = shard_folders(material.shards, "mixed")
+        self._mixed = mixed_shards(material.shards, config.first)
         self._clean = shard_folders(material.shards, "clean")
         precision = "float32" if frozen else config.precision
         self.parts: dict[str, Any] = {

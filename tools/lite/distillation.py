@@ -23,7 +23,7 @@ from tools.lite.run import StageFolder, run_stage
 from tools.lite.shards import Shard, decode_log_mel, shard_folders
 from tools.lite.teacher import decode_embedding
 
-__all__ = ["DistillationConfig", "distil"]
+__all__ = ["DistillationConfig", "distil", "embedding_statistics", "mixed_shards"]
 
 _JUDGED = 4096  # patches of the clean shard that are judged after each epoch
 _DEVIATION_FLOOR = 0.02
@@ -107,9 +107,7 @@ def distil(
     """
     keras = import_keras()
     keras.utils.set_random_seed(config.seed)
-    mixed = shard_folders(shards, "mixed")[config.first :]
-    if not mixed:
-        raise InvalidArgumentError(f"There is no mixed shard from number {config.first} on.")
+    mixed = mixed_shards(shards, config.first)
     clean = shard_folders(shards, "clean")
     judged = Shard(clean[0])
     mean, deviation = embedding_statistics(Shard(mixed[0]))
@@ -139,6 +137,20 @@ def distil(
         judge=functools.partial(trainer.judge, judged),
         say=say,
     )
+
+
+def mixed_shards(folder: Path, first: int) -> list[Path]:
+    """Return the mixed shards from a number on.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When there is none.
+    """
+    found = shard_folders(folder, "mixed")[first:]
+    if not found:
+        raise InvalidArgumentError(f"There is no mixed shard from number {first} on.")
+    return found
 
 
 def shard_of(
