@@ -148,6 +148,14 @@ def test_the_scores_of_an_explanation_multiply_to_that_of_the_hit(tmp_path: Path
             assert hit.why[-1].score < EXCLUDE_SCORE
 
 
+def test_the_least_hit_is_explained_too(tmp_path: Path) -> None:
+    codes = np.zeros((1, 527), np.uint8)
+    codes[0, index_of("Car")], codes[0, index_of("Bus")] = LEAST_CODE, LEAST_CODE - 1
+    make_library(tmp_path / "lib", [1], codes)
+    with Library(tmp_path / "lib") as library:
+        assert [hit.explanation for hit in library.search("vehicle").hits] == ["Car 0.01"]
+
+
 # Rescoring
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from audiosearch.library.hits import Reason, Tag
-from audiosearch.library.ranking import MATCH_SCORE, match
+from audiosearch.library.ranking import heard
+from audiosearch.library.rollup import LEAST_CODE
 from audiosearch.library.segments import Block, Rows
 from audiosearch.library.snapshot import tag_of
 from audiosearch.query import All, Either, Node, Not, Term
@@ -40,7 +41,7 @@ def explain(node: Node, block: Block, rows: Rows) -> list[list[Reason]]:
     entries = block.entries(rows)
     offsets, classes, codes = (array.tolist() for array in entries)
     for term, excluded in dict.fromkeys(_terms(node, False)):
-        scores = match(term, block, rows).score.tolist()
+        matches, scores = (array.tolist() for array in heard(term, block, rows))
         own = block.column(term.classes[0])[rows].tolist() if excluded else []
         members = frozenset(term.classes)
         for number, score in enumerate(scores):
@@ -49,7 +50,7 @@ def explain(node: Node, block: Block, rows: Rows) -> list[list[Reason]]:
                 tag = tag_of(term.classes[0], own[number])
                 reason = Reason(term.text, max(score, tag.score), True, [tag])
                 left_out[number].append(reason)
-            elif score >= MATCH_SCORE:
+            elif matches[number]:
                 tags = _best(members, classes, codes, offsets[number], offsets[number + 1])
                 found[number].append(Reason(term.text, score, False, tags))
     return [[*ours, *others] for ours, others in zip(found, left_out, strict=True)]
@@ -72,6 +73,8 @@ def _best(
     """Return the best classes of a term among a clip's entries, which are best first."""
     best = []
     for at in range(start, stop):
+        if codes[at] < LEAST_CODE:
+            break
         if classes[at] in members:
             best.append(tag_of(classes[at], codes[at]))
             if len(best) == _MOST_CLASSES:

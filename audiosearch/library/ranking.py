@@ -42,6 +42,7 @@ __all__ = [
     "Match",
     "Page",
     "first_of_each",
+    "heard",
     "in_range",
     "match",
     "matching_clips",
@@ -187,6 +188,11 @@ def match(node: Node, block: Block, rows: Rows, *, masks: Masks | None = None) -
         # Found by a filter, or by what is not heard: named by its best class.
         label = np.where(label < 0, entries[1][entries[0][:-1]], label).astype(np.int16)
     return Match(found & _within(score, spans), score, label)
+
+
+def heard(term: Term, block: Block, rows: Rows) -> tuple[Bools, Scores]:
+    """Return which of some clips of a block match a term, and how well; both (n,)."""
+    return _evaluate(term, block, rows, _MATCH_CODE, masks=None)[:2]
 
 
 def first_of_each(values: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
