@@ -237,6 +237,20 @@ def test_a_worker_that_cannot_start_is_one_sentence(
         list(pool.map([file("a.wav"), file("b.wav")]))
 
 
+def test_a_worker_that_does_not_start_at_once_is_started_again(
+    file: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "began"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os\nif not os.path.exists({str(mark)!r}):\n"
+        f"    open({str(mark)!r}, 'w').close()\n    os._exit(1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with WorkerPool(workers=1) as pool:
+        assert pool.analyze(file("a.wav")).duration > 0
+    assert mark.exists()
+
+
 def test_models_that_cannot_be_loaded_are_no_fault_of_the_file(file: Callable[[str], str]) -> None:
     settings = AnalyzerSettings(embedder="nonsense")
     refused = pytest.raises((ModelError, InvalidArgumentError), match="nonsense")

@@ -57,6 +57,10 @@ def test_links_that_go_in_circles(tree: Path) -> None:
     (tree / "dead.wav").symlink_to(tree / "nowhere.wav")
     assert names(tree, below=tree) == ["a.wav", "b.FLAC", "x/c.mp3", "x/y/d.ogg"]
     assert problems(tree) == {str(tree / "dead.wav"): "There is no such file."}
+    # `glob` follows them: with two links, for longer than anybody waits.
+    assert names(f"{tree}/**/*.*g", f"{tree}/**/*.FLAC", below=tree) == ["b.FLAC", "x/y/d.ogg"]
+    assert names(f"{tree}/**", below=tree) == ["a.wav", "b.FLAC", "x/c.mp3", "x/y/d.ogg"]
+    assert names(f"{tree}/**/y/**/*.ogg", below=tree) == ["x/y/d.ogg"]
 
 
 def test_include_and_exclude(tree: Path) -> None:
@@ -66,7 +70,11 @@ def test_include_and_exclude(tree: Path) -> None:
     assert names(tree, below=tree, rules=without) == ["a.wav", "x/c.mp3"]
 
 
-def test_patterns(tree: Path) -> None:
+def test_patterns(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    assert names("**/*.mp3", "x/*/*.ogg") == ["x/c.mp3", "x/y/d.ogg"]
+    monkeypatch.setenv("HOME", str(tree))
+    assert names("~/x/*.mp3", below=tree) == ["x/c.mp3"], "quoted, so no shell replaced it"
     assert names(f"{tree}/**/*.*g", below=tree) == ["x/y/d.ogg"]
     assert list(problems(f"{tree}/*.aiff").values()) == ["Nothing matches this pattern."]
     odd = tree / "take[1].wav"
@@ -87,6 +95,11 @@ def test_a_playlist(tree: Path) -> None:
         b"\xef\xbb\xbf#EXTM3U\r\n#EXTINF:3,C\r\nx/c.mp3\r\n" + os.fsencode(tree / "a.wav")
     )
     assert names(path, below=tree) == ["a.wav", "x/c.mp3"]
+    address = tree / "one two.wav"
+    address.write_bytes(b"1")
+    path.write_text(f"#EXTM3U\n{address.as_uri()}\n")
+    assert "%20" in address.as_uri()
+    assert names(path, below=tree) == ["one two.wav"]
     path.write_text("#EXTM3U\n")
     with pytest.raises(DataError, match=r"list\.m3u"):
         names(path)
@@ -113,6 +126,8 @@ def test_a_table_of_parts(tree: Path) -> None:
         ("path,start,end\na.wav,3,2\n", "later"),
         ("path,start,end\n,3,4\n", "path is missing"),
         ("", "header"),
+        ("path\n" + "a" * 200_000, "line 1: it is no table"),
+        ("a" * 200_000, "no table"),
     ],
 )
 def test_a_table_that_is_wrong(tree: Path, text: str, said: str) -> None:

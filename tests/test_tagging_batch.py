@@ -72,6 +72,21 @@ def test_exit_codes_without_a_file_done(invoke: Invoke, tmp_path: Path) -> None:
     assert len(table(tmp_path / "a.errors.csv")) == 1
 
 
+def test_what_is_missing_was_not_done_earlier(
+    invoke: Invoke, good_folder: Path, tmp_path: Path
+) -> None:
+    (good_folder / "dead.wav").symlink_to(tmp_path / "nowhere.wav")
+    out = tmp_path / "a.csv"
+    for earlier in (0, len(GOOD_SOUNDS)):
+        done = invoke("tag", good_folder, "--out", out, "--json", "--progress", "json")
+        facts = json.loads(done.out)
+        assert (facts["earlier"], facts["tagged"]) == (earlier, len(GOOD_SOUNDS))
+        lines = [json.loads(line) for line in done.err.splitlines() if line[0] == "{"]
+        assert {line["earlier"] for line in lines} == {earlier}
+        last = lines[-1]
+        assert (last["done"], last["total"], last["skipped"]) == (facts["files"],) * 2 + (1,)
+
+
 def test_options_of_a_job_need_a_file_to_write(invoke: Invoke, good_folder: Path) -> None:
     done = invoke("tag", good_folder, "--restart")
     assert done.code == 2
@@ -216,6 +231,7 @@ def test_tags_in_files_leave_the_sound_as_it_is(tmp_path: Path, ending: str) -> 
     size, mtime = chore.perform()
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (size, mtime)
     assert np.array_equal(audio.load(path), before)
+    assert chore.perform() == (size, mtime), "the same tags again leave the file alone"
     FileTags(str(path), ("Siren",)).perform()
     assert np.array_equal(audio.load(path), before)
     with av.open(str(path)) as file:
@@ -280,6 +296,17 @@ def test_extras_are_done_once_and_the_files_count_as_done(
     again = tag_batch(good_folder, out, write_tags=True, sidecars=True, cut=cut, **options)
     assert again.seconds == 0
     assert {path: path.stat().st_mtime_ns for path in good_folder.rglob("*.*")} == marks
+
+
+def test_parts_of_a_file_whose_name_is_no_text(tmp_path: Path) -> None:
+    write_sound(tmp_path / "tone.wav")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    os.rename(tmp_path / "tone.wav", os.path.join(os.fsencode(folder), b"\xff.wav"))  # noqa: PTH104, PTH118
+    rules, cut = TagRules(per="clip", top=1), tmp_path / "cut"
+    assert tag_batch(folder, tmp_path / "tags.csv", rules=rules, cut=cut).skipped == 0
+    (piece,) = cut.rglob("*.wav")
+    assert os.fsencode(piece.name).startswith(b"\xff.wav-")
 
 
 def test_what_cannot_be_is_refused(good_folder: Path, tmp_path: Path) -> None:

@@ -202,6 +202,13 @@ def test_short_gaps_are_closed_before_short_events_go() -> None:
     assert events(scores, merge_gap=3) == [(0.0, 7.0, 0.9)]
 
 
+@pytest.mark.parametrize("first", range(1, 12))
+def test_an_event_as_long_as_the_shortest_stays(first: int) -> None:
+    finder = EventFinder(EventRules(median=1, min_length=9.6), 0.5, 1, 0.96)
+    finder.add(np.array([[0]] * first + [[1]] * 10 + [[0]], np.float32))
+    assert len(finder.finish(100.0)) == 1
+
+
 def test_the_median_takes_single_frames_out() -> None:
     assert events([0, 0.9, 0, 0, 0.9, 0.8, 0], median=3, merge_gap=0) == [(4.0, 6.0, 0.8)]
     # The frames at the ends stand for those beyond.

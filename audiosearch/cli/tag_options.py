@@ -224,8 +224,10 @@ def _file_classes(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise DataError(
-            f"{printable(str(path))} cannot be read as a list of classes: {error}."
+            f"{printable(str(path))} cannot be read as a list of classes: {why}. It has one name "
+            "or mid a line."
         ) from error
     names = [line.strip() for line in text.splitlines()]
     return [name for name in names if name and not name.startswith("#")]

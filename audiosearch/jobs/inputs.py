@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
+from urllib.parse import unquote_to_bytes
 
 from audiosearch.audio import AUDIO_EXTENSIONS
 from audiosearch.errors import DataError, printable
@@ -99,7 +100,7 @@ def find_items(
         elif ending in _LISTS and os.path.isfile(source):  # noqa: PTH113
             yield from _each(_playlist(source), rules, visited)
         elif not os.path.lexists(source) and glob.has_magic(source):
-            found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
+            found = sorted(_matching(os.path.expanduser(source)))  # noqa: PTH111
             if not found:
                 yield Item(source, problem="Nothing matches this pattern.")
             sounds = [name for name in found if os.path.isdir(name) or _is_sound(name)]  # noqa: PTH112
@@ -168,6 +169,44 @@ def _folder(root: str, rules: InputRules, visited: set[tuple[int, int]]) -> Iter
         yield Item(root, problem="There are no sound files in this folder.")
 
 
+def _matching(pattern: str) -> Iterator[str]:
+    """Yield what a pattern matches; `glob` alone would follow links in circles below ``**``."""
+    parts = pattern.split(os.sep)  # noqa: PTH206 - as text
+    if "**" not in parts:
+        yield from glob.iglob(pattern)  # noqa: PTH207
+        return
+    at = parts.index("**")
+    head = os.sep.join([*parts[:at], ""])  # noqa: PTH118
+    tail = os.sep.join(parts[at + 1 :])  # noqa: PTH118
+    for top in glob.iglob(head) if head else [""]:  # noqa: PTH207
+        if not tail:
+            yield top or os.curdir
+            continue
+        for folder in _folders(top):
+            yield from _matching(os.path.join(glob.escape(folder), tail))  # noqa: PTH118
+
+
+def _folders(top: str) -> Iterator[str]:
+    """Yield a folder and those below it, each once; links after what is really there."""
+    real, linked = [top], list[str]()
+    visited: set[tuple[int, int]] = set()
+    while real or linked:
+        place = real.pop() if real else linked.pop(0)
+        try:
+            info = os.stat(place or os.curdir)  # noqa: PTH116
+            if info.st_ino and (info.st_dev, info.st_ino) in visited:
+                continue
+            visited.add((info.st_dev, info.st_ino))
+            with os.scandir(place or os.curdir) as entries:
+                below = [(entry.name, entry.is_symlink()) for entry in entries if entry.is_dir()]
+        except OSError:  # as `glob` does
+            continue
+        yield place
+        for name, is_link in below:
+            if not name.startswith("."):
+                (linked if is_link else real).append(os.path.join(place, name))  # noqa: PTH118
+
+
 def _is_sound(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in AUDIO_EXTENSIONS  # noqa: PTH122
 
@@ -188,7 +227,15 @@ def _playlist(path: str) -> list[str]:
     names = [line for line in _lines(data.removeprefix(b"\xef\xbb\xbf")) if line[0] != "#"]
     if not names:
         raise DataError(f"{printable(path)}: the playlist names no files.")
-    return [_beside(path, name.strip()) for name in names]
+    return [_beside(path, _from_address(name.strip())) for name in names]
+
+
+def _from_address(name: str) -> str:
+    """Return the path that a file's address stands for, which some players write."""
+    scheme, found, place = name.partition("://")
+    if not found or scheme.lower() != "file":
+        return name
+    return os.fsdecode(unquote_to_bytes(place.removeprefix("localhost")))
 
 
 def _beside(path: str, name: str) -> str:
@@ -200,6 +247,15 @@ def _table(path: str, rules: InputRules) -> Iterator[Item]:
         # Names that are no text survive as they do in the file system's own functions.
         text = file.read().decode("utf-8-sig", "surrogateescape")
     rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        yield from _table_rows(path, rows, rules)
+    except csv.Error as error:
+        raise DataError(
+            f"{printable(path)}, line {rows.line_num}: it is no table of inputs ({error})."
+        ) from error
+
+
+def _table_rows(path: str, rows: csv.DictReader[str], rules: InputRules) -> Iterator[Item]:
     if "path" not in (rows.fieldnames or ()):
         raise DataError(
             f"{printable(path)}: a table of inputs has the columns {_COLUMNS}, with a header; "

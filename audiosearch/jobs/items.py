@@ -71,11 +71,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts over the plan: inputs, those done (skipped included), skipped, and sizes in bytes."""
+    """Counts over the plan, and sizes in bytes.
+
+    `done` counts those skipped too, and `skipped` those that could not even be looked at, which are
+    the `problems`.
+    """
 
     inputs: int
     done: int
     skipped: int
+    problems: int
     size: int
     size_done: int
 

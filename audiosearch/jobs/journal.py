@@ -184,7 +184,7 @@ class Journal(Closing):
         """Count inputs, and those that are done."""
         row = self._db.execute(
             "SELECT count(*), count(coalesce(p.problem, e.key)), "
-            "count(coalesce(p.problem, e.reason)), coalesce(sum(p.size), 0), "
+            "count(coalesce(p.problem, e.reason)), count(p.problem), coalesce(sum(p.size), 0), "
             f"coalesce(sum(CASE WHEN e.key IS NULL THEN 0 ELSE p.size END), 0) FROM plan p {_JOIN}",
             {"settings": self.settings},
         ).fetchone()

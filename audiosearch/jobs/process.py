@@ -32,6 +32,7 @@ from audiosearch.storage import Closing
 __all__ = ["Job", "JobSource", "WorkerProcess"]
 
 _START_SECONDS = 120.0  # loading the models, on a machine that is busy
+_STARTS = 3  # a job of days is not to end because memory was short at one moment
 _LOSSES = 2  # so often a file may be lost with a process
 _STEP_SECONDS = 1.0
 _SMALLEST_STEP = 0.05
@@ -220,6 +221,17 @@ class WorkerProcess:
         """Return a process that waits for a file; one that was lost is replaced."""
         if self._process is not None and self._process.poll() is None:
             return self._process
+        for _ in range(_STARTS):
+            process = self._try_start()
+            if process is not None:
+                return process
+        raise AudioSearchError(
+            "A worker process could not start. Run `python -m audiosearch.jobs.worker` to see "
+            "why; reinstalling audiosearch may help."
+        )
+
+    def _try_start(self) -> subprocess.Popen[bytes] | None:
+        """Start a process and wait for its models; None where it was lost, or took too long."""
         self.clear()
         with self._lock:
             if self._ended:
@@ -242,10 +254,7 @@ class WorkerProcess:
             raise value
         if self._ended:
             raise closed_error()
-        raise AudioSearchError(
-            "A worker process could not start. Run `python -m audiosearch.jobs.worker` to see "
-            "why; reinstalling audiosearch may help."
-        )
+        return None
 
 
 def closed_error() -> AudioSearchError:

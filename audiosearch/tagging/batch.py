@@ -192,17 +192,18 @@ def tag_batch(
             )
         if kind.render is not None:
             journal.attach(kind.head, kind.render, layout=f"{kind.name} {kind.version}")
-        summary.files, summary.earlier = totals.inputs, totals.done
+        summary.files, summary.earlier = totals.inputs, totals.done - totals.problems
         failed: list[tuple[str, str]] = []
         count = core_count() if workers is None else workers
         todo = totals.inputs - totals.done
         meter = Meter(on_progress)
         meter.expect(
-            todo,
+            todo + totals.problems,
             size=totals.size - totals.size_done,
-            earlier=totals.done,
-            skipped=totals.skipped,
+            earlier=summary.earlier,
+            skipped=totals.skipped - totals.problems,
         )
+        meter.add(totals.problems, skipped=totals.problems)
         try:
             if todo or any(extra.is_chore for extra in extras):
                 with WorkerPool(
@@ -311,15 +312,16 @@ def _entry(item: Item, result: Any) -> Entry:
 
 def _add(journal: Journal, extra: Extra, pool: WorkerPool | None) -> list[tuple[str, str]]:
     """Do one more thing with each result; return the files with which it was not possible."""
-    failed: list[tuple[str, str]] = []
+    failed: list[tuple[int, str, str]] = []
     with Groups[tuple[Entry, int, int]](lambda marks: journal.mark(marks, extra.name)) as groups:
         for entry, result in extra.run(journal.without(extra.name), pool):
             if isinstance(result, AudioError):
-                failed.append((printable(entry.item.name), f"{extra.failure} {result.reason}"))
+                reason = f"{extra.failure} {result.reason}"
+                failed.append((entry.place, printable(entry.item.name), reason))
             else:
                 size, mtime_ns = result or (entry.item.size, entry.item.mtime_ns)
                 groups.put((entry, size, mtime_ns))
-    return failed
+    return [(name, reason) for _, name, reason in sorted(failed)]
 
 
 def _list_skipped(

@@ -70,7 +70,8 @@ def _write(path: str, start: float, end: float, target: Path) -> None:
     found = None
     if not is_mpeg_audio(path):
         try:
-            found = soundfile.SoundFile(path)
+            # As bytes: libsndfile's binding refuses names that are no valid text.
+            found = soundfile.SoundFile(os.fsencode(path))
         except (soundfile.SoundFileError, OSError):
             found = None
     if found is not None:
@@ -110,6 +111,8 @@ def _save(
 ) -> None:
     import soundfile
 
-    with soundfile.SoundFile(target, "w", rate, channels, subtype, format="WAV") as file:
+    with soundfile.SoundFile(
+        os.fsencode(target), "w", rate, channels, subtype, format="WAV"
+    ) as file:
         for block in blocks:
             file.write(block)

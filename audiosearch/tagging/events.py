@@ -17,6 +17,8 @@ from audiosearch.errors import InvalidArgumentError
 
 __all__ = ["Event", "EventFinder", "EventRules"]
 
+_ROUNDING = 1e-6  # seconds
+
 
 @dataclass(frozen=True)
 class EventRules:
@@ -121,7 +123,8 @@ class EventFinder:
             # A frame that is mostly padding ends with the sound; so does the last one's rest.
             last = duration if event.end >= self._count else event.end * self._frame
             start, end = event.start * self._frame, min(last, duration)
-            if end - start >= self._rules.min_length:
+            # Ten frames are 9.6 s, whatever the last bit of a difference says.
+            if end - start >= self._rules.min_length - _ROUNDING:
                 events.append(Event(start, end, column, event.score))
         return sorted(events, key=lambda event: (event.start, event.column))
 

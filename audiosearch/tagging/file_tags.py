@@ -12,6 +12,7 @@ checked before the new file takes the old one's place:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -61,7 +62,7 @@ class FileTags:
         ending = target.suffix.lower()
         mode = target.stat().st_mode
         try:
-            with atomic_path(target) as temporary:
+            with contextlib.suppress(_AlreadyThereError), atomic_path(target) as temporary:
                 if ending in (".wav", ".wave"):
                     _write_wav(self.path, temporary, self.labels)
                 elif ending in _REMUXED:
@@ -75,6 +76,10 @@ class FileTags:
             raise AudioDecodeError(self.path, str(error)) from error
         found = target.stat()
         return found.st_size, found.st_mtime_ns
+
+
+class _AlreadyThereError(Exception):
+    """The comment says this already: a file that has two names, or was written before a stop."""
 
 
 def with_classes(comment: str, labels: tuple[str, ...]) -> str:
@@ -98,7 +103,10 @@ def _write_wav(path: str, target: Path, labels: tuple[str, ...]) -> None:
             if size % 2:
                 result.write(b"\0")
         comment = b"".join(text for name, text in texts if name == b"ICMT").rstrip(b"\0")
-        new = with_classes(comment.decode("utf-8", "surrogateescape"), labels)
+        old = comment.decode("utf-8", "surrogateescape")
+        new = with_classes(old, labels)
+        if new == old:
+            raise _AlreadyThereError
         kept = [(name, text) for name, text in texts if name != b"ICMT"]
         kept.append((b"ICMT", new.encode("utf-8", "surrogateescape") + b"\0"))
         body = b"INFO" + b"".join(
@@ -162,14 +170,17 @@ def _remux(path: str, target: Path, labels: tuple[str, ...], ending: str) -> Non
                     path, "It holds a picture or several streams, so it is not touched."
                 )
             stream = source.streams.audio[0]
+            texts = dict(source.metadata)
+            inner = dict(stream.metadata)
+            home = inner if ending in _STREAM_TEXTS else texts
+            key = next((name for name in home if name.lower() == "comment"), "comment")
+            old = home.get(key, "")
+            home[key] = with_classes(old, labels)
+            if home[key] == old:
+                raise _AlreadyThereError
             options = {"movflags": "use_metadata_tags"} if ending == ".m4a" else {}
             with av.open(os.fspath(named), "w", options=options) as result:
                 copy: Any = result.add_stream_from_template(stream)
-                texts = dict(source.metadata)
-                inner = dict(stream.metadata)
-                home = inner if ending in _STREAM_TEXTS else texts
-                key = next((name for name in home if name.lower() == "comment"), "comment")
-                home[key] = with_classes(home.get(key, ""), labels)
                 result.metadata.update(texts)
                 copy.metadata.update(inner)
                 for packet in source.demux(stream):
