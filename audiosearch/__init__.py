@@ -24,8 +24,25 @@ if TYPE_CHECKING:
     from audiosearch.jobs.progress import Progress
     from audiosearch.library.duplicates import DuplicateGroup, duplicates
     from audiosearch.library.examples import Example
-    from audiosearch.library.hits import Clip, Hit, Moment, Reason, SearchResult, Span, Tag
+    from audiosearch.library.hits import (
+        Clip,
+        Correction,
+        Hit,
+        Moment,
+        Reason,
+        SearchResult,
+        Span,
+        Tag,
+        UserLabel,
+    )
     from audiosearch.library.indexing import IndexSummary, index
+    from audiosearch.library.label_files import (
+        LabelExport,
+        LabelImport,
+        export_labels,
+        import_labels,
+    )
+    from audiosearch.library.labelling import LabelChange
     from audiosearch.library.library import Library, LibraryInfo
     from audiosearch.library.packing import PackSummary, pack
     from audiosearch.library.relocation import Relocation, relocate
@@ -59,6 +76,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AudioSearchError": "errors",
     "Clip": "library.hits",
+    "Correction": "library.hits",
     "DuplicateGroup": "library.duplicates",
     "Evaluation": "classifier.evaluation",
     "EventRules": "tagging.events",
@@ -69,6 +87,9 @@ _HOMES = {
     "ImportSummary": "library.transfer",
     "ImportedWeights": "classifier.published",
     "IndexSummary": "library.indexing",
+    "LabelChange": "library.labelling",
+    "LabelExport": "library.label_files",
+    "LabelImport": "library.label_files",
     "Library": "library.library",
     "LibraryInfo": "library.library",
     "ModelInfo": "weights",
@@ -88,6 +109,7 @@ _HOMES = {
     "TagSummary": "tagging.batch",
     "TrainingConfig": "classifier.training",
     "TrainingRun": "classifier.training",
+    "UserLabel": "library.hits",
     "Verification": "library.verification",
     "default_library": "api",
     "duplicates": "library.duplicates",
@@ -95,8 +117,10 @@ _HOMES = {
     "evaluate": "classifier.evaluation",
     "evaluate_search": "library.search_evaluation",
     "export": "library.transfer",
+    "export_labels": "library.label_files",
     "fetch_model": "weights",
     "import_clips": "library.transfer",
+    "import_labels": "library.label_files",
     "import_weights": "classifier.published",
     "index": "library.indexing",
     "list_models": "weights",
@@ -119,6 +143,7 @@ _HOMES = {
 __all__ = [
     "AudioSearchError",
     "Clip",
+    "Correction",
     "DuplicateGroup",
     "Evaluation",
     "EventRules",
@@ -129,6 +154,9 @@ __all__ = [
     "ImportSummary",
     "ImportedWeights",
     "IndexSummary",
+    "LabelChange",
+    "LabelExport",
+    "LabelImport",
     "Library",
     "LibraryInfo",
     "ModelInfo",
@@ -148,6 +176,7 @@ __all__ = [
     "TagSummary",
     "TrainingConfig",
     "TrainingRun",
+    "UserLabel",
     "Verification",
     "__version__",
     "default_library",
@@ -156,8 +185,10 @@ __all__ = [
     "evaluate",
     "evaluate_search",
     "export",
+    "export_labels",
     "fetch_model",
     "import_clips",
+    "import_labels",
     "import_weights",
     "index",
     "list_models",

@@ -182,6 +182,22 @@ def test_score_in_a_query_is_about_the_likeness(mixed: Path) -> None:
         assert found.total == len({hit.recording_id for hit in wanted})
 
 
+def test_a_query_may_do_nothing_but_leave_out(mixed: Path) -> None:
+    with Library(mixed) as library:
+        everything = library.similar(4, limit=500, grouped=False)
+        music = {hit.clip for hit in library.search("music", limit=500, grouped=False).hits}
+        found = library.similar(4, query="-music", limit=500, grouped=False)
+        left = {hit.clip for hit in found.hits}
+        assert left < set(range(120)) - {4}
+        assert set(range(120)) - {4} - left <= music
+        (least,) = {round(hit.score, 3) for hit in everything.hits[20:21]}
+        near = library.similar(4, query=f"score:>{least}", limit=500, grouped=False)
+        assert [h.clip for h in near.hits] == [
+            hit.clip for hit in everything.hits if hit.score > least
+        ]
+        assert near.total_clips == len(near.hits) > 0
+
+
 def test_a_query_that_cannot_be_understood_is_told(mixed: Path) -> None:
     with Library(mixed) as library, pytest.raises(QueryError):
         library.similar(4, query="(dog")

@@ -90,6 +90,10 @@ def shape(node) -> str:
         ("rain -path:x", "(rain and not[PathFilter])"),
         ("(dog path:a) OR (cat path:b)", "((dog and PathFilter) or (cat and PathFilter))"),
         ("confirmed:dog", "Confirmed"),
+        ("confirmed: -dog", "(Confirmed and not[dog])"),
+        ("confirmed: OR cat", "(Confirmed or cat)"),
+        ("dog (confirmed: | cat)", "(dog and (Confirmed or cat))"),
+        ("dog -confirmed:", "(dog and not[Confirmed])"),
         ("rain score:>0.5", "(rain and ScoreFilter)"),
     ],
 )
@@ -141,6 +145,8 @@ def test_every_field_has_an_example_that_parses():
         ("duration:..10s", DurationFilter(Range(high=10))),
         ("duration:2min..", DurationFilter(Range(low=120))),
         ("confirmed:*", Confirmed("*", None)),
+        ("confirmed:", Confirmed("*", None)),
+        ("(confirmed:)", Confirmed("*", None)),
     ],
 )
 def test_fields_are_read(query, wanted):

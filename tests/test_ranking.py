@@ -21,11 +21,15 @@ from audiosearch.classifier.rescoring import (
     rescored_identity,
 )
 from audiosearch.classifier.scorer import classifier_identity, load_scorer
+from audiosearch.datasets.packed import PackedFile
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.labels import load_labels
+from audiosearch.library import compaction, segments, tail, writer
+from audiosearch.library.columns import encode_scores
 from audiosearch.library.library import Library
 from audiosearch.library.ranking import EXCLUDE_SCORE
 from audiosearch.library.rollup import LEAST_CODE, roll_up
+from audiosearch.library.score_columns import current_columns
 from audiosearch.library.scoring import known_scorers, library_scorer, library_scores
 from audiosearch.models import bundled_model
 
@@ -87,6 +91,35 @@ def test_several_kinds_that_are_unsure_make_a_surer_parent(tmp_path: Path) -> No
         found = library.search("vehicle")
     assert [hit.clip for hit in found.hits] == [0, 1]
     assert [hit.score for hit in found.hits] == pytest.approx([0.75, 0.6], abs=0.01)
+
+
+def test_segments_of_an_earlier_version_are_rolled_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their groups hold the largest score; answers are those of noisy-or all the same."""
+    draw = np.random.default_rng(2)
+    codes = np.where(draw.random((90, 527)) < 0.03, draw.integers(70, 256, (90, 527)), 0)
+    for module in (compaction, writer):
+        monkeypatch.setattr(module, "SEAL_CLIPS", 40)
+    folder = make_library(tmp_path / "lib", [1] * 90, codes.astype(np.uint8))
+    with Library(folder) as library:
+        expected = library.search("vehicle", limit=90).hits
+    with monkeypatch.context() as earlier:
+        earlier.setattr(segments, "ROLLUP", "largest")
+        earlier.setattr(segments, "roll_up", np.maximum.reduce)
+        earlier.setattr(tail, "roll_up", lambda columns: np.maximum.reduce(list(columns)))
+        with Library(folder, writable=True) as library:
+            compaction.seal(library)
+    files = {path.name for path in folder.glob("*.seg")}
+    assert len(files) == 2
+    with Library(folder) as library:
+        assert library.search("vehicle", limit=90).hits == expected
+    with Library(folder, writable=True) as library:
+        compaction.tidy(library)
+        assert library.search("vehicle", limit=90).hits == expected
+        blocks = [part.block for part in library.snapshot().parts]
+        assert all(block.columns is current_columns() for block in blocks)
+    assert not files & {path.name for path in folder.glob("*.seg")}
 
 
 def test_or_is_the_noisy_or_of_what_matches(tmp_path: Path) -> None:
@@ -211,6 +244,20 @@ def test_arrays_that_do_not_fit_are_refused(what: str) -> None:
         counts[1] = 0
     with pytest.raises(InvalidArgumentError, match="A rescorer takes"):
         load_rescorer().rescore(scores, x, counts)
+
+
+def test_an_index_of_a_packed_file_holds_rescored_scores(tmp_path: Path) -> None:
+    path = write_packed(tmp_path / "clips.h5", clips=35)
+    aus.index(path, tmp_path / "lib")
+    with PackedFile(path) as file:
+        clips = file.read()
+    scores = load_scorer().score_calibrated(clips.x, clips.n_frames)
+    better = encode_scores(load_rescorer().rescore(scores, clips.x, clips.n_frames))
+    with Library(tmp_path / "lib") as library:
+        (part,) = library.snapshot().parts
+        stored = np.stack([part.block.column(index) for index in range(527)], axis=1)
+    assert (stored == better).all()
+    assert (stored != encode_scores(scores)).any()
 
 
 def test_a_library_without_rescored_scores_goes_on_without(tmp_path: Path) -> None:

@@ -20,6 +20,13 @@ NUMBER = (int, float)
 TAG = {"label": str, "mid": str, "score": NUMBER}
 SPAN = {"start": NUMBER, "end": NUMBER}
 MOMENT = {"clip": int, "start": NUMBER, "end": NUMBER, "score": NUMBER, "label": str}
+CORRECTION = {
+    "label": str,
+    "mid": (str, None),
+    "verdict": str,
+    "start": NUMBER,
+    "end": NUMBER,
+}
 REASON = {"term": str, "score": NUMBER, "excluded": bool, "classes": [TAG]}
 HIT = {
     "recording": str,
@@ -36,6 +43,7 @@ HIT = {
     "copies": [str],
     "why": [REASON],
     "match": (SPAN, None),
+    "corrections": [CORRECTION],
 }
 RESULT = {
     "query": (str, None),
@@ -56,6 +64,7 @@ CLIP = {
     "duration": (int, float, None),
     "tags": [TAG],
     "labels": ([str], None),
+    "corrections": [CORRECTION],
 }
 
 

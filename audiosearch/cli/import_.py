@@ -8,6 +8,7 @@ import click
 
 from audiosearch.cli.merge import mix_option, print_summary
 from audiosearch.cli.options import json_option, library_option
+from audiosearch.cli.output import count, echo_json, one_line
 
 __all__ = ["command"]
 
@@ -16,8 +17,11 @@ __all__ = ["command"]
 @click.argument("source", type=click.Path(path_type=Path))
 @library_option()
 @mix_option
+@click.option("--labels", is_flag=True, help="SOURCE holds labels, as `export --labels` writes.")
 @json_option
-def command(source: Path, library: Path | None, mix_embedders: bool, as_json: bool) -> None:
+def command(
+    source: Path, library: Path | None, mix_embedders: bool, labels: bool, as_json: bool
+) -> None:
     """Add SOURCE to the library: a file that `audiosearch export` wrote, or another library.
 
     No sound is analysed again. A recording that the library has already is kept as it is, unless
@@ -26,4 +30,14 @@ def command(source: Path, library: Path | None, mix_embedders: bool, as_json: bo
     import audiosearch as aus
 
     folder = library or aus.default_library()
+    if labels:
+        done = aus.import_labels(source, folder)
+        if as_json:
+            echo_json(done.to_dict())
+            return
+        click.echo(
+            f"{one_line(done.library)}: {count(done.added, 'label')} added, {done.unchanged:,} "
+            f"unchanged, {done.unknown:,} of sounds that are not in it."
+        )
+        return
     print_summary(aus.import_clips(source, folder, mix_embedders=mix_embedders), as_json=as_json)

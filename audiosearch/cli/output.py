@@ -122,7 +122,7 @@ def hit_lines(number: int, hit: Hit, *, keyword: bool) -> list[str]:
             f"{one_line(hit.recording)}"
         ),
     ]
-    if hit.why:
+    if keyword and hit.explanation:
         lines.append(f"{indent}why: {one_line(hit.explanation)}")
     lines.append(f"{indent}{tags_text(hit.tags)}")
     if hit.labels is not None:

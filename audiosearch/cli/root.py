@@ -15,6 +15,7 @@ COMMANDS = (
     "index",
     "search",
     "similar",
+    "label",
     "tag",
     "serve",
     "info",

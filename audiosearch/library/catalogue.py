@@ -24,6 +24,7 @@ import numpy.typing as npt
 from audiosearch.errors import printable
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.database import Database
+from audiosearch.library.label_table import LABELS, LabelTable
 
 __all__ = [
     "Catalogue",
@@ -252,6 +253,7 @@ class Catalogue:
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
         self._db = Database(path, writable=writable)
+        self.labels = LabelTable(self._db)
         self._kept: tuple[int, dict[int, Recording]] = -1, {}
 
     @staticmethod
@@ -281,13 +283,14 @@ class Catalogue:
 
         The keys are ``clips`` (the number of the next clip), ``tail`` (the first clip of the tail),
         ``tail_rows``, ``tail_frames``, ``neighbours`` (the number of the FAISS index, 0 for none),
-        ``changes``, ``live_recordings``, ``live_clips``, and ``moves`` (how often recordings that
-        were known already got another place).
+        ``changes``, ``live_recordings``, ``live_clips``, ``moves`` (how often recordings that were
+        known already got another place), and ``labels`` (how often labels of the user's changed).
         """
         rows = dict(self._db.rows("SELECT name, rows FROM lengths"))
         with self._db.understanding():
             lengths = {name: int(rows[name]) for name in _LENGTHS}
-            lengths[_MOVES] = int(rows.get(_MOVES, 0))
+            for name in (_MOVES, LABELS):
+                lengths[name] = int(rows.get(name, 0))
             if min(lengths.values()) < 0 or lengths["tail"] + lengths["tail_rows"] > _MOST_CLIPS:
                 raise ValueError("lengths that cannot be")
             return lengths
@@ -449,6 +452,10 @@ class Catalogue:
         with self._db.understanding():
             return np.array(rows, np.int64).reshape(-1, 3)
 
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """Let the questions inside see one state, whatever others commit meanwhile."""
+        return self._db.reading()
+
     def problems(self) -> list[str]:
         """Read the whole file and return what SQLite finds wrong with it."""
         found = [str(row[0]) for row in self._db.rows("PRAGMA integrity_check(20)")]
@@ -566,12 +573,21 @@ class Catalogue:
         with self._db.understanding():
             return int(rows[0][0]) + 1 if rows else 1
 
-    def add(self, recordings: Sequence[NewRecording], *, frames: int = 0) -> None:
+    def add(
+        self,
+        recordings: Sequence[NewRecording],
+        *,
+        frames: int = 0,
+        contents: Sequence[bytes] = (),
+    ) -> None:
         """Add recordings whose rows and `frames` are at the end of the tail, in this order.
 
-        Their numbers are `next_recording` and those that follow.
+        Their numbers are `next_recording` and those that follow. `contents` (of all, or of none)
+        lets labels that wait for one of these sounds find it; see
+        `audiosearch.library.label_table`.
         """
         lengths, number = self.lengths(), self.next_recording()
+        self.labels.link(zip(range(number, number + len(recordings)), contents, strict=False))
         clip, now = lengths["clips"], time.time()
         rows = []
         for new in recordings:

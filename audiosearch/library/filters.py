@@ -1,7 +1,7 @@
-"""Facts about recordings in a query: path, length, confirmed labels.
+"""What is no score in a query: path and length of recordings, the user's labels of clips.
 
-Ranking knows sounds only. A filter holds or does not hold for a whole recording; here it becomes a
-mask of the rows of a block, which ranking takes as it takes NOT.
+Ranking knows scores only. A filter holds or does not hold for a whole recording, or for a clip;
+here it becomes a mask of the rows of a block, which ranking takes as it takes NOT.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.errors import QueryError
 from audiosearch.library.catalogue import Catalogue
+from audiosearch.library.corrections import Corrections
 from audiosearch.library.ranking import in_range
 from audiosearch.library.segments import Block
 from audiosearch.library.snapshot import Snapshot
-from audiosearch.query import DurationFilter, PathFilter
+from audiosearch.query import Confirmed, DurationFilter, OwnLabel, PathFilter
 
 __all__ = ["Facts", "Filters", "Paths", "matching"]
 
@@ -141,21 +141,21 @@ class Filters:
         About the recordings of the library.
     now : Snapshot
         What is searched.
+    corrections : Corrections
+        The user's labels.
     """
 
-    def __init__(self, facts: Facts, now: Snapshot) -> None:
+    def __init__(self, facts: Facts, now: Snapshot, corrections: Corrections) -> None:
         self._facts = facts
         self._now = now
+        self._corrections = corrections
+        self._clips: dict[object, Ids] = {}
         self._held: dict[object, tuple[Ids, Mask]] = {}
 
     def __call__(self, node: object, block: Block) -> Mask:
-        """Return for which rows of a block a filter holds, bool (rows,).
-
-        Raises
-        ------
-        QueryError
-            When it asks for confirmed or own labels, of which this library has none.
-        """
+        """Return for which rows of a block a filter holds, bool (rows,)."""
+        if isinstance(node, Confirmed | OwnLabel):
+            return self._labelled(node, block)
         if node not in self._held:
             self._held[node] = self._answer(node)
         ids, held = self._held[node]
@@ -175,9 +175,16 @@ class Filters:
         if isinstance(node, DurationFilter):
             ids, seconds = self._facts.seconds(self._now)
             return ids, in_range(seconds, node.seconds)
-        raise QueryError(
-            "This library has no confirmed labels and no labels of your own yet. Try: dog"
-        )
+        raise TypeError(f"{node!r} is no filter")
+
+    def _labelled(self, node: Confirmed | OwnLabel, block: Block) -> Mask:
+        if node not in self._clips:
+            self._clips[node] = self._corrections.clips(node)
+        clips = self._clips[node]
+        mask = np.zeros(block.rows, np.bool_)
+        rows = block.rows_of(clips[(clips >= block.first) & (clips < block.stop)])
+        mask[rows[rows >= 0]] = True  # the others were removed
+        return mask
 
 
 def matching(paths: Paths, text: str) -> Ids:

@@ -8,7 +8,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Clip", "Hit", "Moment", "Reason", "SearchResult", "Span", "Tag", "tags_to_dicts"]
+__all__ = [
+    "Clip",
+    "Correction",
+    "Hit",
+    "Moment",
+    "Reason",
+    "SearchResult",
+    "Span",
+    "Tag",
+    "UserLabel",
+    "tags_to_dicts",
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,60 @@ class Moment:
     end: float
     score: float
     label: str
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a user said of a label, in a stretch of a recording; times in seconds, as a hit's.
+
+    Attributes
+    ----------
+    label : str
+        A class, or a label of the user's own.
+    mid : str or None
+        The class's id in AudioSet; None for a label of the user's own.
+    verdict : str
+        ``"confirmed"`` or ``"rejected"``.
+    start, end : float
+        Where.
+    """
+
+    label: str
+    mid: str | None
+    verdict: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class UserLabel:
+    """One label of the user's, as `Library.labels` lists them.
+
+    Attributes
+    ----------
+    recording, source : str
+        As a hit names them.
+    recording_id : int
+        Its number in the library.
+    clip : int
+        The first clip that the stretch lies in.
+    label, mid, verdict, start, end
+        As those of a `Correction`.
+    """
+
+    recording: str
+    source: str
+    recording_id: int
+    clip: int
+    label: str
+    mid: str | None
+    verdict: str
+    start: float
+    end: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return _rounded(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -100,6 +165,8 @@ class Hit:
     match : Span or None
         Of a search by example: where in the clip the likeness lies. None where the clip's frames
         are not at hand.
+    corrections : list of Correction
+        What the user confirmed and rejected in the clip, by time.
     """
 
     recording: str
@@ -116,11 +183,13 @@ class Hit:
     copies: list[str] = field(default_factory=list)
     why: list[Reason] = field(default_factory=list)
     match: Span | None = None
+    corrections: list[Correction] = field(default_factory=list)
 
     @property
     def explanation(self) -> str:
-        """Say why it was found: ``Car 0.93, Vehicle 0.97; music 0.02``."""
-        return "; ".join(map(str, self.why))
+        """Say why it was found: ``Car 0.93, Vehicle 0.97; music 0.02; Dog confirmed``."""
+        said = dict.fromkeys(f"{each.label} {each.verdict}" for each in self.corrections)
+        return "; ".join([*map(str, self.why), *said])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the hit as JSON-ready values, scores with four digits."""
@@ -186,6 +255,7 @@ class Clip:
     duration: float | None
     tags: list[Tag]
     labels: list[str] | None = None
+    corrections: list[Correction] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the clip as JSON-ready values, scores with four digits."""

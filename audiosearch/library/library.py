@@ -22,11 +22,22 @@ from audiosearch.frontend import PATCH_SECONDS
 from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import load_labels
 from audiosearch.library.catalogue import Catalogue, Recording, Skipped
+from audiosearch.library.corrections import Corrections, label_key
 from audiosearch.library.examples import Examples, StoredFrames, listed, resolve
 from audiosearch.library.explanation import explain
 from audiosearch.library.filters import Facts, Filters
 from audiosearch.library.folding import Folding
-from audiosearch.library.hits import Clip, Hit, Moment, Reason, SearchResult, Span, Tag
+from audiosearch.library.hits import (
+    Clip,
+    Hit,
+    Moment,
+    Reason,
+    SearchResult,
+    Span,
+    Tag,
+    UserLabel,
+)
+from audiosearch.library.labelling import LabelChange, Labelling, Target, clip_of, user_labels
 from audiosearch.library.likeness import Probe, combined_probe
 from audiosearch.library.manifest import CATALOGUE, iso_time, read_manifest
 from audiosearch.library.neighbours import Neighbours, auto_factory, read_index_facts
@@ -123,7 +134,10 @@ class Library(Closing):
         self._lock = threading.Lock()
         self._facts = Facts(self.catalogue)
         self._folding = Folding(self.catalogue)
-        self._own_words: tuple[tuple[int, int, int], Vocabulary] | None = None
+        self._vocabulary: tuple[object, Vocabulary] | None = None
+        self._labelling = Labelling(self)
+        self._corrections = Corrections(self.catalogue, 0)
+        self._corrected: tuple[Snapshot, Snapshot] | None = None
         try:
             self.snapshot()
         except BaseException:
@@ -132,6 +146,7 @@ class Library(Closing):
 
     def close(self) -> None:
         """Close its files."""
+        self._labelling.close()
         self.catalogue.close()
 
     def search(
@@ -168,9 +183,9 @@ class Library(Closing):
             When `limit` or `offset` is negative.
         """
         _check_page(limit, offset)
-        node = parse(query, vocabulary=self.vocabulary())
-        now = self.snapshot()
-        masks = Filters(self._facts, now)
+        now, corrections = self._labelled(self.snapshot())
+        node = parse(query, vocabulary=self._words(corrections))
+        masks = Filters(self._facts, now, corrections)
         folded = self._folding.fold(now, node, masks) if fold else None
         parts = now.parts if folded is None else folded.parts
         page = rank(node, parts, offset=offset, limit=limit, masks=masks, grouped=grouped)
@@ -181,31 +196,152 @@ class Library(Closing):
         found = [(known[n], moments[n]) for n in ids if n in moments]
         if clips is not None:
             found = _single(ids, clips.tolist(), known, moments)
-        hits = self._hits(now, found, node)
+        hits = self._hits(now, corrections, found, node)
         if folded is not None:
             hits = [self._with_copies(now, hit, folded.copies) for hit in hits]
         return SearchResult(query, page.total, page.total_clips, offset, limit, hits, grouped)
 
     def vocabulary(self) -> Vocabulary:
-        """Return what words stand for here: with the words of the library's ``thesaurus.toml``.
+        """Return what words stand for here: with the user's own words and labels.
+
+        Words are those of the library's ``thesaurus.toml``.
 
         Raises
         ------
         DataError
             When that file cannot be read; the message gives the line.
         """
+        return self._words(self.corrections())
+
+    def _words(self, corrections: Corrections) -> Vocabulary:
         path = self.folder / THESAURUS
+        stamp, own_labels = None, corrections.own_labels
         try:
             state = path.stat()
+            stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
         except FileNotFoundError:
-            return load_vocabulary()
+            pass
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-        stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
+        if stamp is None and not own_labels:
+            return load_vocabulary()
         with self._lock:
-            if self._own_words is None or self._own_words[0] != stamp:
-                self._own_words = stamp, Vocabulary(own_words=read_thesaurus(path))
-            return self._own_words[1]
+            if self._vocabulary is None or self._vocabulary[0] != (stamp, own_labels):
+                own_words = None if stamp is None else read_thesaurus(path)
+                vocabulary = Vocabulary(own_words=own_words, own_labels=own_labels)
+                self._vocabulary = (stamp, own_labels), vocabulary
+            return self._vocabulary[1]
+
+    def confirm(
+        self, clip: Target, label: str, *, start: float | None = None, end: float | None = None
+    ) -> bool:
+        """Say that a class, or a label of your own, is heard in a clip.
+
+        A search knows it at once: there the clip's score for it is the highest that there is. It
+        is kept in the library, belongs to the sound by its content, and so to its exact copies.
+
+        Parameters
+        ----------
+        clip : int, Hit, Moment or Clip
+            The clip.
+        label : str
+            A class by name or mid, or a label of your own that was added before.
+        start, end : float, optional
+            A stretch of the clip's recording, in seconds as hits give them, also beyond the clip.
+            Where one of both is None, the clip's own.
+
+        Returns
+        -------
+        bool
+            Whether that was new.
+
+        Raises
+        ------
+        LibraryError
+            When there is no such clip, or it is the library that comes with audiosearch.
+        LibraryBusyError
+            When another process keeps the library locked.
+        QueryError
+            When no class and no label is called so; with suggestions.
+        InvalidArgumentError
+            When the stretch does not lie in the recording.
+        StorageError
+            When the library cannot be written to.
+        """
+        return self._said([LabelChange(clip_of(clip), label, "confirmed", start, end)])
+
+    def reject(
+        self, clip: Target, label: str, *, start: float | None = None, end: float | None = None
+    ) -> bool:
+        """Say that a class, or a label of your own, is not heard in a clip, nor any kind of it.
+
+        As `confirm` in everything else; the newer of both counts.
+        """
+        return self._said([LabelChange(clip_of(clip), label, "rejected", start, end)])
+
+    def add_label(
+        self, clip: Target, label: str, *, start: float | None = None, end: float | None = None
+    ) -> bool:
+        """Give a clip a label of your own, used before or not; a class is confirmed.
+
+        As `confirm` in everything else.
+
+        Raises
+        ------
+        InvalidArgumentError
+            When a label cannot be called so.
+        """
+        return self._said([LabelChange(clip_of(clip), label, "confirmed", start, end, new=True)])
+
+    def remove_label(
+        self, clip: Target, label: str, *, start: float | None = None, end: float | None = None
+    ) -> bool:
+        """Take back what was said of a label, confirmed or rejected, in a clip or stretch.
+
+        As `confirm` in everything else.
+        """
+        return self._said([LabelChange(clip_of(clip), label, None, start, end)])
+
+    def change_labels(self, changes: Sequence[LabelChange]) -> int:
+        """Make several such changes at once, all or none; return how many changed anything."""
+        return self._labelling.apply(list(changes)) if changes else 0
+
+    def labels(self, clip: Target | None = None, *, label: str | None = None) -> list[UserLabel]:
+        """Return what was confirmed, rejected and added, in the order of the clips.
+
+        Parameters
+        ----------
+        clip : int, Hit, Moment or Clip, optional
+            Only of the recording that this clip is of.
+        label : str, optional
+            Only this class or label.
+        """
+        _, corrections = self._labelled(self.snapshot())
+        found = [each for each, _, _ in user_labels(self.catalogue, corrections)]
+        if clip is not None:
+            recording = self.clip(clip_of(clip)).recording_id
+            found = [each for each in found if each.recording_id == recording]
+        if label is not None:
+            key = label_key(label)
+            found = [each for each in found if key in (each.mid, label_key(each.label))]
+        return found
+
+    def _said(self, changes: Sequence[LabelChange]) -> bool:
+        return self._labelling.apply(changes) > 0
+
+    def corrections(self) -> Corrections:
+        """Return the user's labels as searches use them now."""
+        return self._labelled(self.snapshot())[1]
+
+    def _labelled(self, now: Snapshot) -> tuple[Snapshot, Corrections]:
+        """Return a snapshot in which the user's labels count, and these."""
+        with self._lock:
+            if self._corrected is None or self._corrected[0] is not now:
+                before = self._corrections
+                if before.version != now.lengths["labels"]:
+                    self._corrections = Corrections(self.catalogue, now.lengths["labels"])
+                self._corrected = now, self._corrections.applied(now)
+            return self._corrected[1], self._corrections
 
     def similar(
         self,
@@ -228,8 +364,8 @@ class Library(Closing):
         unlike : the same
             What is not wanted.
         query : str, optional
-            Only clips that match it are found; see `audiosearch.query`. ``score:`` is then about
-            the likeness.
+            Only clips that match it are found; see `audiosearch.query`. It may do nothing but leave
+            out; ``score:`` is about the likeness.
         limit, offset : int
             Which hits to return.
         grouped : bool
@@ -252,15 +388,18 @@ class Library(Closing):
         likes, unlikes = listed(examples), listed(unlike)
         if not likes:
             raise InvalidArgumentError("Give at least one example of what is wanted.")
-        node = None if query is None else parse(query, vocabulary=self.vocabulary())
+        node = None
+        if query is not None:
+            node = parse(query, vocabulary=self.vocabulary(), narrows=True)
         now = self.snapshot()
+        labelled, corrections = self._labelled(now)
         wanted, unwanted = resolve(self, now, likes), resolve(self, now, unlikes)
         own = np.unique([clip for one in (*wanted, *unwanted) for clip in one.clips]).astype(int)
         among: npt.NDArray[np.int64] | None = None
         spans: list[Range] = []
         if node is not None:
-            masks = Filters(self._facts, now)
-            among, owners, spans = matching_clips(node, now.parts, masks=masks)
+            masks = Filters(self._facts, labelled, corrections)
+            among, owners, spans = matching_clips(node, labelled.parts, masks=masks)
             left = ~np.isin(among, own)
             among, total = among[left], len(np.unique(owners[left]))
             total_clips = len(among)
@@ -277,7 +416,7 @@ class Library(Closing):
         places = firsts[offset : offset + limit]
         known = self.catalogue.recordings_at(owners[places].tolist(), now.lengths["moves"])
         on_page = np.flatnonzero(np.isin(owners, owners[places])) if grouped else places
-        tops = dict(zip(on_page.tolist(), _labels_of(now, clips[on_page]), strict=True))
+        tops = dict(zip(on_page.tolist(), _labels_of(labelled, clips[on_page]), strict=True))
         names = load_labels().names
         moments: dict[int, list[Moment]] = {}
         for at, top in tops.items():
@@ -291,7 +430,8 @@ class Library(Closing):
         found = [(known[n], moments[n]) for n in ids if n in moments]
         if not grouped:
             found = _single(ids, clips[places].tolist(), known, moments)
-        hits = self._refined(now, self._hits(now, found), known, positive)
+        hits = self._hits(labelled, corrections, found)
+        hits = self._refined(now, hits, known, positive)
         return SearchResult(query, total, total_clips, offset, limit, hits, grouped)
 
     def _nearest(
@@ -356,7 +496,7 @@ class Library(Closing):
         """
         if top < 1:
             raise InvalidArgumentError(f"top must be at least 1, not {top}.")
-        now = self.snapshot()
+        now, corrections = self._labelled(self.snapshot())
         part, row = now.find(clip_id)
         number = int(part.block.recordings[row])
         recording = self.catalogue.recordings([number]).get(number)
@@ -373,6 +513,7 @@ class Library(Closing):
             duration=recording.duration if recording.source == "file" else None,
             tags=tags_of(part.block, np.array([row]), top)[0],
             labels=_label_names(recording),
+            corrections=corrections.of_clip(recording.id, recording.start, clip_id),
         )
 
     def frames(self, clip_id: int) -> npt.NDArray[np.uint8]:
@@ -485,6 +626,7 @@ class Library(Closing):
     def _hits(
         self,
         now: Snapshot,
+        corrections: Corrections,
         found: list[tuple[Recording, list[Moment]]],
         node: Node | None = None,
     ) -> list[Hit]:
@@ -498,11 +640,17 @@ class Library(Closing):
             for block, at, rows in _by_part(now, np.array(clips, np.int64)):
                 for place, reasons in zip(at.tolist(), explain(node, block, rows), strict=True):
                     why[place] = reasons
-        return [
+        hits = [
             _hit(recording, moments, best, reasons)
             for (recording, moments), best, reasons in zip(
                 found, _tags_of(now, clips), why, strict=True
             )
+        ]
+        if not corrections.version:
+            return hits
+        return [
+            _with_corrections(hit, corrections, recording, node)
+            for hit, (recording, _) in zip(hits, found, strict=True)
         ]
 
 
@@ -627,6 +775,18 @@ def _hit(recording: Recording, moments: list[Moment], tags: list[Tag], why: list
         moments=moments[1:],
         why=why,
     )
+
+
+def _with_corrections(
+    hit: Hit, corrections: Corrections, recording: Recording, node: Node | None
+) -> Hit:
+    """Return a hit with what the user said of its clip; found by that alone, it is called so."""
+    said = corrections.of_clip(recording.id, recording.start, hit.clip)
+    label = hit.label
+    if node is not None and not any(not reason.excluded for reason in hit.why):
+        own = corrections.asked_for(node, said)
+        label = own or label
+    return replace(hit, corrections=said, label=label)
 
 
 def _check_page(limit: int, offset: int) -> None:

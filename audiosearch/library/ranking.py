@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.columns import encode_scores, score_codes
-from audiosearch.library.rollup import EVIDENCE, LEAST_SCORE, score_of
+from audiosearch.library.rollup import EVIDENCE, LEAST_SCORE, codes_of
 from audiosearch.library.segments import Block, Entries, Rows
 from audiosearch.library.snapshot import Part
 from audiosearch.query import All, Either, Node, Not, Range, ScoreFilter, Term
@@ -169,10 +169,16 @@ def matching_clips(
     spans : list of Range
         The ranges of scores that the query asks for; they are not applied.
     """
+    if isinstance(node, ScoreFilter):  # alone, it leaves everything to the other order
+        node = All((node,))
     node, spans = _without_spans(node)
     clips, recordings = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for part in parts:
-        rows, _ = _matches(node, part, masks)
+        if node == All(()):
+            rows = np.arange(part.block.rows)
+            rows = rows if part.removed is None else rows[part.removed.live]
+        else:
+            rows, _ = _matches(node, part, masks)
         clips.append(part.block.clip_ids(rows))
         recordings.append(part.block.recordings[rows].astype(np.int64))
     return np.concatenate(clips), np.concatenate(recordings), spans
@@ -299,7 +305,7 @@ def _mask(node: Node, block: Block, least: int, masks: Masks | None) -> Bools:
         columns = _columns(node, block)
         if least > _MATCH_CODE and (len(columns) > 1 or columns[0][1] < 1):
             # Several that are unsure may be sure together.
-            return _evidence(block, columns, slice(None)) >= EVIDENCE[least]
+            return codes_of(_evidence(block, columns, slice(None))) >= least
         found = [block.column(column) >= _least(weight, least) for column, weight in columns]
         return np.logical_or.reduce(found)
     if isinstance(node, Not):
@@ -323,12 +329,13 @@ def _evaluate(
     none = None if entries is None else np.full(len(rows), -1, np.int16)
     if isinstance(node, Term):
         columns = _columns(node, block)
-        label = None if entries is None else _best_class(node, entries)
         if len(columns) == 1 and columns[0][1] == 1:
             code = block.column(columns[0][0])[rows]
-            return code >= least, _SCORES[code], label
-        evidence = _evidence(block, columns, rows)
-        return evidence >= EVIDENCE[least], score_of(evidence), label
+        else:
+            # As codes, so that it is no matter which groups a segment has rolled up.
+            code = codes_of(_evidence(block, columns, rows))
+        label = None if entries is None else _best_class(node, entries)
+        return code >= least, _SCORES[code], label
     if not isinstance(node, All | Either):
         if isinstance(node, Not):
             part = _evaluate(node.part, block, rows, _EXCLUDE_CODE, masks=masks)

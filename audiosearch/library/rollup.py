@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from audiosearch.library.columns import encode_scores
 
-__all__ = ["EVIDENCE", "LEAST_CODE", "LEAST_SCORE", "ROLLUP", "roll_up", "score_of"]
+__all__ = ["EVIDENCE", "LEAST_CODE", "LEAST_SCORE", "ROLLUP", "codes_of", "roll_up"]
 
 LEAST_SCORE = 0.01
 """From which score on a class counts."""
@@ -57,9 +57,9 @@ def roll_up(columns: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
             total += EVIDENCE[column]
     if total is None:
         raise ValueError("there is no column to roll up")
-    return np.searchsorted(_BOUNDS, total, side="right").astype(np.uint8)
+    return codes_of(total)
 
 
-def score_of(evidence: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """Return the score, float32 from 0 to 1, of sums of `EVIDENCE`."""
-    return -np.expm1(evidence / np.float32(-_STEPS), dtype=np.float32)
+def codes_of(evidence: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    """Return the score codes, uint8, of sums of `EVIDENCE`."""
+    return np.searchsorted(_BOUNDS, evidence, side="right").astype(np.uint8)

@@ -26,6 +26,7 @@ from audiosearch.library.catalogue import KnownFile, NewRecording, Origin
 from audiosearch.library.columns import decode_scores, encode_scores
 from audiosearch.library.compaction import seal, tidy
 from audiosearch.library.indexing import writer_lock
+from audiosearch.library.labelling import copy_labels, relink
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import MANIFEST, create_library, refuse_foreign
 from audiosearch.library.packed_export import read_packed, write_packed
@@ -196,7 +197,7 @@ def merge(
 
     Parameters, errors and what becomes of recordings that two of them hold are those of
     `import_clips`; the sources are left as they are. The user's own words come along where `out`
-    has none.
+    has none; labels come along from libraries, and the newer word counts.
     """
     began = time.monotonic()
     paths, folder = [Path(source) for source in sources], Path(out)
@@ -226,6 +227,8 @@ def merge(
             importer = _Importer(target, summary, on_progress)
             for path in paths:
                 importer.take(path)
+            if importer.labels:
+                relink(target)
             tidy(target)
     summary.elapsed = round(time.monotonic() - began, 3)
     return summary
@@ -243,6 +246,7 @@ class _Importer:
         self._library = library
         self._summary = summary
         self._on_progress = on_progress
+        self.labels = 0
         self._files = library.catalogue.known_files()
         self._rows: dict[tuple[bytes, int | None], Origin] = {}
         first = 0
@@ -258,6 +262,7 @@ class _Importer:
             with Library(path) as source:
                 for bundle in read_bundles(source):
                     self._put(bundle)
+                self.labels += copy_labels(source, self._library)
             words = path / THESAURUS
             if words.exists() and not (self._library.folder / THESAURUS).exists():
                 with atomic_path(self._library.folder / THESAURUS) as temporary:
@@ -285,7 +290,7 @@ class _Importer:
         counts = bundle.frame_counts[clips]
         if origins:
             frames = bundle.frames[np.repeat(clips, bundle.frame_counts)]
-            append_clips(
+            contents = append_clips(
                 self._library,
                 [origin.clips for origin in origins],
                 decode_scores(bundle.codes[clips]),
@@ -294,7 +299,8 @@ class _Importer:
                 frames=frames,
             )
             with catalogue.transaction():
-                catalogue.add([self._new(origin) for origin in origins], frames=len(frames))
+                new = [self._new(origin) for origin in origins]
+                catalogue.add(new, frames=len(frames), contents=contents)
         summary.clips += int(clips.sum())
         if self._on_progress:
             done = summary.added + summary.updated + summary.unchanged

@@ -28,6 +28,7 @@ from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.catalogue import Catalogue, State
 from audiosearch.library.compaction import delete_unlisted, refresh_neighbours, unlisted_files
 from audiosearch.library.indexing import writer_lock
+from audiosearch.library.labelling import relink, wrong_links
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import CATALOGUE, read_manifest
 from audiosearch.library.neighbours import index_paths
@@ -363,6 +364,17 @@ class _Check:
                 )
             elif number:
                 self.result.bytes_read += index_paths(self._folder, number)[0].stat().st_size
+            wrong = wrong_links(library)
+            if wrong:
+                if self._repair:
+                    relink(library)
+                self._add(
+                    "derived",
+                    self._folder / CATALOGUE,
+                    f"It says of {wrong:,} recordings wrongly whether they hold sounds that you "
+                    "labelled.",
+                    repaired=self._repair,
+                )
             if self._repair:
                 delete_unlisted(library)
         for path in self._left:

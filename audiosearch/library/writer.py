@@ -19,6 +19,7 @@ from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.catalogue import KnownFile, NewRecording, Skipped
 from audiosearch.library.columns import encode_scores, encode_vectors, search_vector
 from audiosearch.library.compaction import seal
+from audiosearch.library.label_table import contents_of
 from audiosearch.library.library import Library
 from audiosearch.library.scoring import library_scores
 from audiosearch.library.segments import SEAL_CLIPS
@@ -95,10 +96,11 @@ class Writer:
         group = [(file, _checked(result), known) for file, result, known in group]
         results = [result for _, result, _ in group if isinstance(result, Analysis)]
         frames = 0
+        contents: list[bytes] = []
         if results:
             embedded = np.concatenate([result.frames for result in results])
             frames = len(embedded)
-            append_clips(
+            contents = append_clips(
                 self.library,
                 [len(result.scores) for result in results],
                 self._scores(results),
@@ -117,7 +119,7 @@ class Writer:
                     catalogue.skip(root, name, file.size, file.mtime_ns, result.reason)
                 else:
                     rows.append(_recording(result, root, name, file))
-            catalogue.add(rows, frames=frames)
+            catalogue.add(rows, frames=frames, contents=contents)
         skipped, seconds = 0, 0.0
         for file, result, known in group:
             if isinstance(result, AudioError):
@@ -152,9 +154,10 @@ class Writer:
         vectors: npt.NDArray[np.float32],
     ) -> None:
         """Commit recordings that bring no frames, and the scores and vectors of all their clips."""
-        append_clips(self.library, [new.clips for new in recordings], scores, vectors)
+        clips = [new.clips for new in recordings]
+        contents = append_clips(self.library, clips, scores, vectors)
         with self.library.catalogue.transaction():
-            self.library.catalogue.add(recordings)
+            self.library.catalogue.add(recordings, contents=contents)
         seconds = sum(recording.duration for recording in recordings)
         self.summary.seconds += seconds
         self.meter.add(len(recordings), seconds=seconds)
@@ -183,7 +186,7 @@ def append_clips(
     *,
     frame_counts: npt.NDArray[np.uint8] | None = None,
     frames: npt.NDArray[np.uint8] | None = None,
-) -> None:
+) -> list[bytes]:
     """Write clips to the end of the tail; they count once `Catalogue.add` has committed them.
 
     Parameters
@@ -200,6 +203,11 @@ def append_clips(
         How many frames each clip brings; none where None.
     frames : uint8 (m, 128), optional
         All of them.
+
+    Returns
+    -------
+    list of bytes
+        The content of each recording, for `Catalogue.add`.
 
     Raises
     ------
@@ -234,6 +242,7 @@ def append_clips(
         rows["frames"] = frame_counts
         frames_file.append(lengths["tail_frames"], frames)
     rows_file.append(lengths["tail_rows"], rows)
+    return contents_of(rows["vector"], clips)
 
 
 def _checked(result: Analysis | AudioError) -> Analysis | AudioError:

@@ -158,6 +158,8 @@ class _Reader:
                 f"Try: {FIELDS[near[0] if near else 'label']}",
                 field.position,
             )
+        if name == "confirmed" and self._stands_alone():
+            return Confirmed("*", None)
         value = self._peek()
         if value is not None and value.kind == "quote":
             self._fail(f"This quote is not closed. Try: {FIELDS[name]}", value.position)
@@ -171,17 +173,12 @@ class _Reader:
     def _label(self, value: Token) -> Node:
         found = self._longest(value, self._exact)
         if found is None:
-            suggestions = [
-                name
-                for name in self._vocabulary.suggest(value.text, count=20)
-                if self._exact(name) is not None
-            ]
             raise QueryError(
                 f"No class and no label is called '{_short(value.text)}'. `audiosearch classes` "
                 f"lists the classes. Try: {FIELDS['label']}",
                 query=self._query,
                 position=value.position,
-                suggestions=suggestions[:5],
+                suggestions=self._vocabulary.suggest_labels(value.text),
             )
         return found
 
@@ -192,6 +189,21 @@ class _Reader:
         if found is None:
             self._unknown(value.text, value.position)
         return Confirmed(found.text if isinstance(found, Term) else found.name, found)
+
+    def _stands_alone(self) -> bool:
+        """Tell whether a field has no value: it ends the query, or an operator follows it."""
+        value = self._peek()
+        if value is None or value.kind not in ("phrase", "value", "quote"):
+            return True
+        first = plain(value.text)[:1]
+        if value.kind == "value" and (value.text in _OPERATORS or first in ("-", "|")):
+            # What a field took for its value begins what follows it.
+            self._tokens[self._next : self._next + 1] = [
+                Token(token.kind, token.text, token.position + value.position)
+                for token in tokenize(value.text)
+            ]
+            return True
+        return False
 
     def _path(self, value: Token) -> Node:
         return PathFilter(value.text)

@@ -30,7 +30,7 @@ MAX_LENGTH = 1000
 MAX_DEPTH = 40
 
 
-def parse(query: str, *, vocabulary: Vocabulary | None = None) -> Node:
+def parse(query: str, *, vocabulary: Vocabulary | None = None, narrows: bool = False) -> Node:
     """Parse a query.
 
     Parameters
@@ -39,11 +39,14 @@ def parse(query: str, *, vocabulary: Vocabulary | None = None) -> Node:
         What the user wrote, at most `MAX_LENGTH` characters.
     vocabulary : Vocabulary, optional
         What words stand for; without any words of a user where None.
+    narrows : bool
+        Whether it only narrows what is found and ordered otherwise. Then it may do nothing but
+        leave out.
 
     Returns
     -------
     Node
-        The tree; something in it is asked for, not only left out.
+        The tree; something in it is asked for, not only left out, unless it narrows.
 
     Raises
     ------
@@ -73,7 +76,7 @@ def parse(query: str, *, vocabulary: Vocabulary | None = None) -> Node:
     items = read_items(query, vocabulary)
     if not items:
         raise QueryError("There is no word in the query. Try: Car", query=query)
-    return _Parser(query, items).parse()
+    return _Parser(query, items, narrows=narrows).parse()
 
 
 def _display_name(text: str, vocabulary: Vocabulary) -> Term | None:
@@ -86,7 +89,8 @@ def _display_name(text: str, vocabulary: Vocabulary) -> Term | None:
 class _Parser:
     """Recursive descent over the items."""
 
-    def __init__(self, query: str, items: list[Item]) -> None:
+    def __init__(self, query: str, items: list[Item], *, narrows: bool) -> None:
+        self._narrows = narrows
         self._query = query
         self._items = items
         self._next = 0
@@ -98,7 +102,7 @@ class _Parser:
         if item is not None:
             self._fail(f"This bracket closes nothing. Try: {EXAMPLES['brackets']}", item)
         self._check_scores(node)
-        if not _asks(node):
+        if not (self._narrows or _asks(node)):
             raise QueryError(
                 "The query only says what to leave out. Add what to look for. Try: "
                 f"{EXAMPLES['not']}",
@@ -171,6 +175,8 @@ class _Parser:
         top = node.parts if isinstance(node, All) else ()
         for item in self._items:
             if not isinstance(item.leaf, ScoreFilter):
+                continue
+            if node is item.leaf and self._narrows:
                 continue
             if node is item.leaf:
                 self._fail(f"Say what to look for, too. Try: {FIELDS['score']}", item)

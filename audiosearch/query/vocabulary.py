@@ -57,7 +57,11 @@ class Vocabulary:
         self.labels = labels or load_labels()
         self._own_words = own_words or Thesaurus()
         self._english, self._others = load_thesaurus()
-        self._own_labels = {normalize(name): name for name in own_labels}
+        names = list(own_labels)
+        # As they stand, and as words are compared: "C++" is not "C", but found by "my-machine".
+        self._own_labels = {normalize(name): name for name in reversed(names)}
+        self._own_labels |= {" ".join(name.split()).casefold(): name for name in names}
+        self._own_names = names
 
     def find(self, text: str) -> tuple[Group, ...]:
         """Return what a word or phrase stands for, what is named before what is meant weakly.
@@ -100,12 +104,16 @@ class Vocabulary:
 
     def own_label(self, name: str) -> str | None:
         """Return a label of the user's as it was given, None where there is none of this name."""
-        return self._own_labels.get(normalize(name))
+        exact = self._own_labels.get(" ".join(name.split()).casefold())
+        return exact or self._own_labels.get(normalize(name) or name)
 
     @functools.cached_property
     def longest(self) -> int:
         """How many words the longest name or phrase has."""
-        sources = (self.labels.texts(), self._own_words, self._english, self._others)
+        sources: tuple[Iterable[str], ...] = (
+            *(self.labels.texts(), self._own_words, self._english, self._others),
+            self._own_labels,
+        )
         return 1 + max(key.count(" ") for source in sources for key in source)
 
     def suggest(self, text: str, *, count: int = 5) -> list[str]:
@@ -129,7 +137,9 @@ class Vocabulary:
             completion = self._texts[near]
             if completion.label not in labels:  # one word a class, not all its forms
                 labels.add(completion.label)
-                found |= dict.fromkeys((completion.text, completion.label))
+                found[completion.text] = None
+                if completion.label not in self._own_names:  # that alone is no word
+                    found[completion.label] = None
         if len(found) < count and len(key) > 2:
             found |= dict.fromkeys(
                 completion.text
@@ -142,6 +152,18 @@ class Vocabulary:
             for word in words:
                 found |= dict.fromkeys(group.name for group in self.find(word)[:1])
         return list(found)[:count]
+
+    def suggest_labels(self, text: str, *, count: int = 5) -> list[str]:
+        """Return the classes and labels of the user's whose names are most like a text."""
+        from rapidfuzz import fuzz, process
+
+        known = [key for key in self._own_labels if key]
+        own = process.extract(
+            text.casefold(), known, scorer=fuzz.WRatio, limit=count, score_cutoff=_LEAST_ALIKE
+        )
+        names = [self._own_labels[key] for key, _, _ in own]
+        names += [name for name in self.suggest(text, count=20) if self.label(name) is not None]
+        return list(dict.fromkeys(names))[:count]
 
     def complete(self, text: str, *, count: int = 10) -> list[Completion]:
         """Return names and words that begin with `text`, or have a word that does; short first."""
@@ -166,6 +188,10 @@ class Vocabulary:
         for key in self._own_words:
             spelt, senses = self._own_words.spelt(key), self._own_words.exact(key)
             texts[key] = Completion(spelt, name(senses[0].mid))
+        for own in self._own_names:
+            key = normalize(own) or own.casefold()
+            # A word that finds a class goes on to do so.
+            texts[f"label {key}" if key in texts else key] = Completion(f'label:"{own}"', own)
         return texts
 
     def _nearness(self, key: str) -> float:
