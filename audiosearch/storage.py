@@ -74,10 +74,11 @@ def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends well.
 
-    The folder is made where it is missing. When the block raises, `path` stays as it was.
+    The folder is made where it is missing. When the block raises, `path` stays as it was. A private
+    file can be read by its owner only.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
                 # mkstemp makes private files; give the result what the umask would have given it.
                 umask = os.umask(0)
                 os.umask(umask)
-                temporary.chmod(0o666 & ~umask)
+                temporary.chmod(0o600 if private else 0o666 & ~umask)
                 temporary.replace(target)
                 fsync_folder(target.parent)
         except AudioSearchError:

@@ -12,6 +12,7 @@ from library_fixtures import counts
 
 import audiosearch as aus
 from audiosearch.errors import AudioDecodeError, InvalidArgumentError
+from audiosearch.server.limits import Limits
 from audiosearch.server.state import State
 
 Invoke = Callable[..., Outcome]
@@ -62,7 +63,7 @@ def test_a_library_loses_only_the_files_at_fault(
 def test_an_upload_has_the_limits_of_the_server(good_folder: Path, tmp_path: Path) -> None:
     aus.index(good_folder / "silence.wav", tmp_path / "lib")
     with aus.open_library(tmp_path / "lib") as library:
-        state = State(library, time_limit=20, memory_limit=500)
+        state = State(library, limits=Limits(upload_time=20, upload_memory=500))
         try:
             with pytest.raises(AudioDecodeError, match="20 s, the time limit"):
                 state.analyze(str(good_folder / "click.wav"))
@@ -82,8 +83,9 @@ def test_limits_that_cannot_be_are_refused(
     with pytest.raises(InvalidArgumentError, match="must be"):
         aus.index(good_folder, tmp_path / "lib", **limits)  # type: ignore[arg-type]
     assert not (tmp_path / "lib").exists()
-    with pytest.raises(InvalidArgumentError, match="must be"):
-        State(None, **limits)  # type: ignore[arg-type]
+    for name, value in limits.items():
+        with pytest.raises(InvalidArgumentError, match="must be above 0"):
+            Limits(**{f"upload_{name.removesuffix('_limit')}": value})  # type: ignore[arg-type]
 
 
 def test_codes_and_progress_of_the_index_command(

@@ -18,6 +18,7 @@ from server_fixtures import make_own_library
 import audiosearch
 from audiosearch.labels import load_labels
 from audiosearch.server import create_app
+from audiosearch.server.limits import Limits
 from audiosearch.server.present import query_of
 from audiosearch.server.state import state_of
 
@@ -120,7 +121,7 @@ def test_request_without_a_file_is_refused(client: FlaskClient) -> None:
 def test_file_beyond_the_limit_is_refused(
     library: audiosearch.Library, folder: Path, spool: Path
 ) -> None:
-    client = create_app(library, upload_limit=100_000).test_client()
+    client = create_app(library, limits=Limits(upload_bytes=100_000)).test_client()
     content = (folder / "sounds" / "noise.wav").read_bytes()
     response = upload(client, content, "noise.wav")
     assert response.status_code == 413

@@ -21,6 +21,7 @@ from server_fixtures import ScriptedLibrary, sound, video
 
 from audiosearch.errors import InvalidArgumentError, ServerError
 from audiosearch.server import create_app, serve
+from audiosearch.server.csrf import FIELD, HEADER
 
 TOKEN = "a long random text"
 PAGES = ("/", "/?q=Car", "/search.json?q=Car", "/clip/1", "/similar/1.json", "/about",
@@ -55,6 +56,7 @@ def test_every_answer_carries_the_security_headers(client: FlaskClient, path: st
         "default-src": "'self'",
         "frame-src": "https://www.youtube-nocookie.com",
         "img-src": "'self' data:",
+        "media-src": "'self' blob:",
         "object-src": "'none'",
         "base-uri": "'none'",
         "form-action": "'self'",
@@ -216,14 +218,73 @@ def test_post_of_another_site_is_refused(client: FlaskClient, headers: dict[str,
         assert client.post(path, headers=headers).status_code == 403
 
 
-@pytest.mark.parametrize(
-    "headers", [{}, {"Sec-Fetch-Site": "same-origin"}, {"Origin": "http://localhost"}]
-)
-def test_post_of_this_site_or_a_program_goes_through(
-    client: FlaskClient, headers: dict[str, str]
-) -> None:
+BROWSERS = [
+    {"Sec-Fetch-Site": "same-origin"},
+    {"Origin": "http://localhost"},
+    {"Referer": "http://localhost/"},
+]
+
+
+def csrf_token(page: str) -> str:
+    """The token that a page carries."""
+    found = re.search(r'<meta name="csrf-token" content="([^"]+)">', page)
+    assert found
+    return found[1]
+
+
+def test_post_of_a_program_needs_no_page(client: FlaskClient) -> None:
     # It comes as far as finding that no file is in it.
-    assert client.post("/examples", headers=headers).status_code == 400
+    assert client.post("/examples").status_code == 400
+
+
+@pytest.mark.parametrize("headers", BROWSERS)
+def test_post_of_a_page_needs_its_token(client: FlaskClient, headers: dict[str, str]) -> None:
+    page = client.get("/").text
+    assert f'name="{FIELD}" type="hidden" value="' in page
+    for wrong in (
+        "",
+        "x",
+        "é",
+        "A" * 86,
+        csrf_token(create_app(ScriptedLibrary([])).test_client().get("/").text),
+    ):
+        for sent in (
+            {"headers": headers, "data": {FIELD: wrong}},
+            {"headers": {**headers, HEADER: wrong}},
+        ):
+            response = client.post("/examples", **sent)
+            assert response.status_code == 403
+            assert "Reload the page" in response.text
+    token = csrf_token(page)
+    assert client.post("/examples", headers=headers, data={FIELD: token}).status_code == 400
+    assert client.post("/examples", headers={**headers, HEADER: token}).status_code == 400
+
+
+def test_token_of_a_page_is_masked_anew_each_time(client: FlaskClient) -> None:
+    tokens = {csrf_token(client.get("/").text) for _ in range(5)}
+    assert len(tokens) == 5
+    for token in tokens:
+        headers = {"Sec-Fetch-Site": "same-origin", HEADER: token}
+        assert client.post("/examples", headers=headers).status_code == 400
+
+
+def test_token_of_a_page_belongs_to_its_session(library: ScriptedLibrary) -> None:
+    app = create_app(library, token=TOKEN)
+    first, second = app.test_client(), app.test_client()
+    for each in (first, second):
+        each.post("/sign-in", data={"token": TOKEN})
+    headers = {"Sec-Fetch-Site": "same-origin", HEADER: csrf_token(first.get("/").text)}
+    assert first.post("/examples", headers=headers).status_code == 400
+    assert second.post("/examples", headers=headers).status_code == 403
+
+
+def test_cookie_alone_is_no_consent(guarded: FlaskClient) -> None:
+    """A browser too old to say where a request comes from sends the cookie all the same."""
+    guarded.post("/sign-in", data={"token": TOKEN})
+    assert guarded.post("/examples").status_code == 403
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    guarded.delete_cookie("audiosearch_session")
+    assert guarded.post("/examples", headers=bearer).status_code == 400
 
 
 # --- Listening --------------------------------------------------------------------------------

@@ -92,8 +92,8 @@ class WorkerPool(Closing):
         self._lock = threading.Lock()
         self._closed = False
 
-    def analyze(self, path: str) -> Analysis:
-        """Analyse one file; safe to call from several threads.
+    def analyze(self, path: str | Segment) -> Analysis:
+        """Analyse one file, or a part of one; safe to call from several threads.
 
         Raises
         ------
@@ -104,7 +104,9 @@ class WorkerPool(Closing):
         AudioSearchError
             When the pool is closed, before or meanwhile.
         """
-        return self._submit(Segment(path)).result()
+        task = path if isinstance(path, Segment) else Segment(path)
+        result: Analysis = self._submit(task).result()
+        return result
 
     def map(self, paths: Iterable[str | Segment]) -> Iterator[Analysis | AudioError]:
         """Yield, in the order of `paths`, what each file holds or why it could not be used.

@@ -11,6 +11,7 @@ from audiosearch.errors import AudioError, InvalidArgumentError, QueryError
 from audiosearch.library.examples import Example
 from audiosearch.server import examples
 from audiosearch.server.asking import answer, by_example, is_grouped, query_refused, window
+from audiosearch.server.limits import takes_upload
 from audiosearch.server.state import ID, library_of, no_such, state_of
 
 __all__ = ["blueprint"]
@@ -44,6 +45,7 @@ def similar() -> BaseResponse:
 
 
 @blueprint.post("/similar")
+@takes_upload
 def similar_file() -> BaseResponse:
     """Search by an uploaded file; it is deleted with the answer."""
     asked = by_example()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, jsonify, make_response, render_template, request
@@ -9,17 +10,18 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from audiosearch.errors import AudioSearchError, InvalidArgumentError
-from audiosearch.server import api, media, pages, present, security
+from audiosearch.server import api, media, pages, present, problems, security
+from audiosearch.server.access import Access, sign_in_page
+from audiosearch.server.limits import Limits
+from audiosearch.server.limits import register as set_limits
 from audiosearch.server.resources import static_folder, template_folder
 from audiosearch.server.state import State
+from audiosearch.server.users import Users
 
 if TYPE_CHECKING:
     from audiosearch.library.library import Library
 
-__all__ = ["UPLOAD_LIMIT", "create_app", "fetch_page"]
-
-UPLOAD_LIMIT = 200 * 10**6
-"""The largest file that may be given as an example, in bytes."""
+__all__ = ["create_app", "fetch_page"]
 
 _KEPT_SECONDS = 365 * 24 * 3600
 
@@ -28,8 +30,9 @@ def create_app(
     library: Library,
     *,
     token: str | None = None,
+    users: str | os.PathLike[str] | None = None,
     host: str | None = None,
-    upload_limit: int = UPLOAD_LIMIT,
+    limits: Limits | None = None,
 ) -> Flask:
     """Return the web application on one open library.
 
@@ -38,12 +41,14 @@ def create_app(
     library : Library
         Open for reading; the application never closes it.
     token : str, optional
-        What a client must know. Without it the application answers only to requests for this
-        machine's own address.
+        What a client must know. Without it and `users` the application answers only to requests
+        for this machine's own address.
+    users : path-like, optional
+        The file of those who may sign in by name and password; see `audiosearch.server.users`.
     host : str, optional
         The name that the server is bound to, where it is not an address.
-    upload_limit : int
-        The largest example file, in bytes.
+    limits : Limits, optional
+        What is taken from clients.
 
     Returns
     -------
@@ -54,7 +59,7 @@ def create_app(
     InvalidArgumentError
         When the token is empty.
     ServerError
-        When the installation lacks the pages.
+        When the installation lacks the pages, or the users file cannot be used.
     """
     if token is not None and not token.strip():
         raise InvalidArgumentError("The token is empty. Leave it out, or give a long random text.")
@@ -63,15 +68,17 @@ def create_app(
         template_folder=str(template_folder()),
         static_folder=str(static_folder()),
     )
-    # The multipart framing around the file comes on top of it.
-    app.config["MAX_CONTENT_LENGTH"] = upload_limit + 64 * 1024
-    app.config["UPLOAD_LIMIT"] = upload_limit
+    chosen = limits or Limits()
+    set_limits(app, chosen)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
-    State(library).attach(app)
+    State(library, limits=chosen).attach(app)
     present.register(app)
-    security.protect(app, token=token.strip() if token else None, host=host)
+    access = Access(
+        token=token.strip() if token else None, users=None if users is None else Users(users)
+    )
+    security.protect(app, access, host=host)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(media.blueprint)
     app.register_blueprint(api.blueprint)
@@ -136,12 +143,14 @@ def _own_error(error: AudioSearchError) -> BaseResponse:
     return _error_page(503, str(error))
 
 
-def _error_page(status: int, message: str) -> Response:
+def _error_page(status: int, message: str) -> BaseResponse:
+    if problems.is_api():
+        return problems.problem(status, message)
     if pages.wants_json():
         return make_response(jsonify(error=message, status=status), status)
     if status == 401:
         target = request.full_path.rstrip("?") if request.method == "GET" else "/"
-        return make_response(render_template("sign_in.html", next=target, wrong=False), status)
+        return sign_in_page(target, status=status)
     return make_response(render_template("error.html", status=status, message=message), status)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import signal
 import socket
 import threading
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from audiosearch.errors import InvalidArgumentError, ServerError
-from audiosearch.server.app import UPLOAD_LIMIT, create_app
+from audiosearch.server.app import create_app
+from audiosearch.server.limits import Limits
 from audiosearch.server.security import is_loopback
 from audiosearch.server.state import state_of
 
@@ -27,8 +29,8 @@ __all__ = ["is_loopback", "serve"]
 _THREADS = 8
 _LARGEST_PORT = 65_535
 # Flask refuses a file beyond the limit with a page that says so, but the page reaches a browser
-# only when the browser could finish sending. What is larger than this is cut off at once.
-_LARGEST_BODY = 4 * UPLOAD_LIMIT
+# only when the browser could finish sending. What is larger by more than this is cut off at once.
+_BEYOND_LIMIT = 16 * 10**6
 
 
 def serve(
@@ -37,6 +39,9 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8484,
     token: str | None = None,
+    users: str | os.PathLike[str] | None = None,
+    limits: Limits | None = None,
+    proxy: str | None = None,
     open_browser: bool = False,
     announce: Callable[[str], object] = lambda url: None,
 ) -> None:
@@ -51,7 +56,15 @@ def serve(
     port : int
         0 takes any free port.
     token : str, optional
-        What a client must know; see `audiosearch.server.security`.
+        What a client must know; see `audiosearch.server.access`.
+    users : path-like, optional
+        The file of those who may sign in; see `audiosearch.server.users`.
+    limits : Limits, optional
+        What is taken from clients.
+    proxy : str, optional
+        Address of a reverse proxy, whose word is taken for a client's address, host and protocol
+        (the headers ``X-Forwarded-For``, ``-Host`` and ``-Proto``); ``*`` trusts everybody who can
+        reach the server.
     open_browser : bool
         Open the page in the user's browser, signed in.
     announce : callable
@@ -66,16 +79,26 @@ def serve(
     """
     if not 0 <= port <= _LARGEST_PORT:
         raise InvalidArgumentError(f"A port is a number from 0 to {_LARGEST_PORT}: {port}")
-    if not is_loopback(host) and not token:
+    if not is_loopback(host) and not token and users is None:
         raise ServerError(
-            f"Serving on {host} lets other machines in, so it needs a token. "
-            "Set AUDIOSEARCH_TOKEN to a long random text, or serve on 127.0.0.1."
+            f"Serving on {host} lets other machines in, so it needs a token or users. "
+            "Set AUDIOSEARCH_TOKEN to a long random text, give a users file, or serve on 127.0.0.1."
+        )
+    if proxy is not None and not token and users is None:
+        raise ServerError(
+            "A proxy lets other machines in, so the server needs a token or users. "
+            "Set AUDIOSEARCH_TOKEN to a long random text, or give a users file."
         )
     import waitress
 
     # Requests that wait a moment for a thread are no news to the person at the terminal.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    app = create_app(library, token=token, host=host)
+    limits = limits or Limits()
+    app = create_app(library, token=token, users=users, host=host, limits=limits)
+    trust: dict[str, object] = {}
+    if proxy is not None:
+        known = {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
+        trust = {"trusted_proxy": proxy, "trusted_proxy_headers": known}
     address = _resolve(host)
     try:
         server = waitress.create_server(
@@ -85,7 +108,8 @@ def serve(
             threads=_THREADS,
             ident=None,
             clear_untrusted_proxy_headers=True,
-            max_request_body_size=_LARGEST_BODY,
+            max_request_body_size=limits.upload_bytes + _BEYOND_LIMIT,
+            **trust,
         )
     except OSError as error:
         raise _cannot_listen(error, host, port) from error

@@ -33,6 +33,7 @@ from audiosearch.server.asking import (
     query_refused,
     window,
 )
+from audiosearch.server.limits import takes_upload
 from audiosearch.server.present import marked
 from audiosearch.server.state import (
     ID,
@@ -192,6 +193,7 @@ def examples_start() -> BaseResponse:
 
 @blueprint.post("/examples")
 @blueprint.post("/examples.json", endpoint="example_json")
+@takes_upload
 def example() -> BaseResponse:
     """Tag an uploaded file and list its nearest clips; the file is deleted with the answer."""
     upload = request.files.get("file")

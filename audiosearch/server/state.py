@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, abort, request
 
-from audiosearch.errors import InvalidArgumentError, LibraryError
+from audiosearch.errors import AudioError, LibraryError
+from audiosearch.server.limits import Limits
 
 if TYPE_CHECKING:
     from audiosearch.jobs import Analysis, WorkerPool
@@ -24,10 +25,7 @@ PAGE_LIMIT = 20
 """How many hits a page shows unless the URL says otherwise."""
 
 _EXTENSION = "audiosearch"
-_UPLOADS_AT_ONCE = 4
 _WORKERS = 2
-_TIME_LIMIT = 120.0
-_MEMORY_LIMIT = 1024
 
 
 class State:
@@ -37,31 +35,14 @@ class State:
     ----------
     library : Library
         The library that is shown.
-    time_limit : float
-        Seconds after which an upload is given up: somebody waits for the answer.
-    memory_limit : int
-        Megabytes that an upload may take, beyond what the models take (Linux).
-
-    Raises
-    ------
-    InvalidArgumentError
-        When a limit is not above 0.
+    limits : Limits, optional
+        What an upload may be.
     """
 
-    def __init__(
-        self,
-        library: Library,
-        *,
-        time_limit: float = _TIME_LIMIT,
-        memory_limit: int = _MEMORY_LIMIT,
-    ) -> None:
-        if not time_limit > 0:
-            raise InvalidArgumentError(f"time_limit must be above 0 seconds, not {time_limit}.")
-        if memory_limit < 1:
-            raise InvalidArgumentError(f"memory_limit must be at least 1 MB, not {memory_limit}.")
+    def __init__(self, library: Library, *, limits: Limits | None = None) -> None:
         self.library = library
-        self._time_limit, self._memory_limit = time_limit, memory_limit
-        self.uploads = threading.BoundedSemaphore(_UPLOADS_AT_ONCE)
+        self._limits = limits or Limits()
+        self.uploads = threading.BoundedSemaphore(self._limits.uploads_at_once)
         """One slot is held by each upload; threads must be left for searching."""
         self._lock = threading.Lock()
         self._pool: WorkerPool | None = None
@@ -79,8 +60,11 @@ class State:
         Raises
         ------
         AudioError
-            When the file cannot be used.
+            When the file cannot be used, or is longer than the limit.
         """
+        from audiosearch.jobs import Segment
+
+        longest = self._limits.upload_seconds
         with self._lock:
             if self._pool is None:
                 from audiosearch.embedders import available_embedders
@@ -90,14 +74,22 @@ class State:
                 name = self.library.info().embedder
                 settings = AnalyzerSettings(
                     embedder=name if name in available_embedders() else "lite",
-                    memory_limit=self._memory_limit,
+                    memory_limit=self._limits.upload_memory,
                 )
                 self._pool = WorkerPool(
                     settings,
                     workers=min(_WORKERS, core_count()),
-                    time_limit=self._time_limit,
+                    time_limit=self._limits.upload_time,
                 )
-        return self._pool.analyze(path)
+        # No more is decoded than tells that it is too long.
+        found = self._pool.analyze(Segment(path, 0.0, longest + 1.0))
+        if found.duration > longest:
+            raise AudioError(
+                path,
+                f"It is longer than {longest:,g} s, the longest sound that is taken. "
+                "Give a shorter piece of it.",
+            )
+        return found
 
     def close(self) -> None:
         """End the processes."""
