@@ -149,6 +149,14 @@ class Labels:
         """Return the display name of a node of the ontology."""
         return self._node_names[mid]
 
+    def nodes(self) -> tuple[str, ...]:
+        """Return the mids of all nodes of the ontology, in the order of its file."""
+        return tuple(self._node_names)
+
+    def children(self, mid: str) -> tuple[str, ...]:
+        """Return the mids of the nodes right below a node of the ontology."""
+        return self._children[mid]
+
     def below(self, mid: str) -> tuple[int, ...]:
         """Return the classes at and below a node of the ontology, its own first."""
         return self._below(mid)

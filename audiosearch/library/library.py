@@ -6,6 +6,7 @@ Its files are explained in `audiosearch.library.segments`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import load_labels
 from audiosearch.library.catalogue import Catalogue, Recording, Skipped
 from audiosearch.library.corrections import Corrections, label_key
+from audiosearch.library.counting import ClassCount, count_classes
 from audiosearch.library.examples import Examples, StoredFrames, listed, resolve
 from audiosearch.library.explanation import explain
 from audiosearch.library.filters import Facts, Filters
@@ -138,6 +140,7 @@ class Library(Closing):
         self._labelling = Labelling(self)
         self._corrections = Corrections(self.catalogue, 0)
         self._corrected: tuple[Snapshot, Snapshot] | None = None
+        self._counted: tuple[Snapshot, list[ClassCount]] | None = None
         try:
             self.snapshot()
         except BaseException:
@@ -604,6 +607,26 @@ class Library(Closing):
             recall_at_10=facts.recall_at_10 if facts else None,
             bytes=size,
         )
+
+    def class_counts(self) -> list[ClassCount]:
+        """Return each class and group of the ontology with what a search for it finds here.
+
+        They stand in the order of the ontology's file; counted once for each state of the library.
+        """
+        now = self._labelled(self.snapshot())[0]
+        counted = self._counted
+        if counted is None or counted[0] is not now:
+            self._counted = counted = now, count_classes(now)
+        return list(counted[1])
+
+    def revision(self) -> str:
+        """Return a text that changes whenever an answer of this library could."""
+        thesaurus = (0, 0)
+        with contextlib.suppress(OSError):
+            state = (self.folder / THESAURUS).stat()
+            thesaurus = state.st_mtime_ns, state.st_size
+        facts = (self.manifest, str(self.folder.absolute()), self.snapshot().changes, thesaurus)
+        return hashlib.sha256(repr(facts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
     def snapshot(self) -> Snapshot:
         """Return what the library holds now; another process may have added to it.
