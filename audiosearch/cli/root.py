@@ -30,6 +30,7 @@ COMMANDS = (
     "evaluate",
     "train",
     "import-weights",
+    "lab",
     "models",
 )
 
