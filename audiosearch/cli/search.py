@@ -72,7 +72,7 @@ def command(
     """Find the recordings in which QUERY is heard, best first.
 
     QUERY is words for sounds ("car", "dogs", "police car"), all of which must be heard. -music
-    leaves music out; OR, (brackets) and "quotes" join; path:, duration:, score:, label: and
+    leaves music out; OR, (brackets) and "quotes" join; path:, duration:, year:, score:, label: and
     confirmed: narrow. It may begin with a minus. Put it in single quotes where it holds what the
     shell reads itself: 'dog OR (cat -music) duration:>30'.
     """

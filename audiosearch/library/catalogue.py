@@ -370,6 +370,22 @@ class Catalogue:
                 np.fromiter((row[1] for row in rows), np.float64, len(rows)),
             )
 
+    def times(self, after: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return ids and times of the recordings from number `after` + 1 on, by id.
+
+        That of the last change of the sound file, in seconds since 1970; NaN for packed rows.
+        """
+        rows = self._db.rows(
+            "SELECT id, CASE WHEN root IS NOT NULL THEN mtime_ns / 1e9 END FROM recordings "
+            "WHERE id > ? ORDER BY id",
+            after,
+        )
+        with self._db.understanding():
+            return (
+                np.fromiter((row[0] for row in rows), np.int64, len(rows)),
+                np.array([row[1] for row in rows], np.float64),
+            )
+
     def holdings(self) -> Holdings:
         """Return all recordings in numbers."""
         rows = self._db.rows(

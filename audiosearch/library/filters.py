@@ -19,9 +19,9 @@ from audiosearch.library.corrections import Corrections
 from audiosearch.library.ranking import in_range
 from audiosearch.library.segments import Block
 from audiosearch.library.snapshot import Snapshot
-from audiosearch.query import Confirmed, DurationFilter, OwnLabel, PathFilter
+from audiosearch.query import Confirmed, DurationFilter, OwnLabel, PathFilter, YearFilter
 
-__all__ = ["Facts", "Filters", "Paths", "matching"]
+__all__ = ["Facts", "Filters", "Paths", "matching", "years_of"]
 
 _MOST_TEXTS = 64
 
@@ -44,10 +44,11 @@ class Facts:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._lock = threading.Lock()
-        self._changes = {"paths": -1, "seconds": -1}
+        self._changes = {"paths": -1, "seconds": -1, "times": -1}
         self._moves = -1
         self._paths = Paths()
         self._seconds = np.empty(0, np.int64), np.empty(0, np.float64)
+        self._times = self._seconds
 
     def paths(self, now: Snapshot) -> Paths:
         """Return the paths of all recordings of a snapshot, as hits show them."""
@@ -71,6 +72,19 @@ class Facts:
                 self._seconds = np.concatenate([ids, new[0]]), np.concatenate([seconds, new[1]])
                 self._changes["seconds"] = now.changes
             return self._seconds
+
+    def times(self, now: Snapshot) -> tuple[Ids, npt.NDArray[np.float64]]:
+        """Return numbers, ascending, and the time of the last change of all recordings' files.
+
+        In seconds since 1970, UTC; NaN for rows of packed files, which have no time of their own.
+        """
+        with self._lock:
+            if self._changes["times"] != now.changes:
+                ids, times = self._times
+                new = self._catalogue.times(int(ids[-1]) if len(ids) else 0)
+                self._times = np.concatenate([ids, new[0]]), np.concatenate([times, new[1]])
+                self._changes["times"] = now.changes
+            return self._times
 
 
 class Paths:
@@ -175,6 +189,9 @@ class Filters:
         if isinstance(node, DurationFilter):
             ids, seconds = self._facts.seconds(self._now)
             return ids, in_range(seconds, node.seconds)
+        if isinstance(node, YearFilter):
+            ids, times = self._facts.times(self._now)
+            return ids, in_range(years_of(times), node.years)
         raise TypeError(f"{node!r} is no filter")
 
     def _labelled(self, node: Confirmed | OwnLabel, block: Block) -> Mask:
@@ -185,6 +202,13 @@ class Filters:
         rows = block.rows_of(clips[(clips >= block.first) & (clips < block.stop)])
         mask[rows[rows >= 0]] = True  # the others were removed
         return mask
+
+
+def years_of(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the years, UTC, of times in seconds since 1970; NaN where there is none."""
+    known = np.isfinite(times)
+    days = np.where(known, times, 0.0).astype("datetime64[s]")
+    return np.where(known, days.astype("datetime64[Y]").astype(np.int64) + 1970.0, np.nan)
 
 
 def matching(paths: Paths, text: str) -> Ids:

@@ -23,10 +23,12 @@ from audiosearch.frontend import PATCH_SECONDS
 from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import load_labels
 from audiosearch.library.catalogue import Catalogue, Recording, Skipped
+from audiosearch.library.completion import Completion, complete
 from audiosearch.library.corrections import Corrections, label_key
 from audiosearch.library.counting import ClassCount, count_classes
 from audiosearch.library.examples import Examples, StoredFrames, listed, resolve
 from audiosearch.library.explanation import explain
+from audiosearch.library.facets import FacetCounter, Facets
 from audiosearch.library.filters import Facts, Filters
 from audiosearch.library.folding import Folding
 from audiosearch.library.hits import (
@@ -43,6 +45,7 @@ from audiosearch.library.labelling import LabelChange, Labelling, Target, clip_o
 from audiosearch.library.likeness import Probe, combined_probe
 from audiosearch.library.manifest import CATALOGUE, iso_time, read_manifest
 from audiosearch.library.neighbours import Neighbours, auto_factory, read_index_facts
+from audiosearch.library.ordering import Order, check_order
 from audiosearch.library.ranking import (
     Masks,
     first_of_each,
@@ -55,6 +58,7 @@ from audiosearch.library.refinement import stretch
 from audiosearch.library.segments import Block, Segment
 from audiosearch.library.snapshot import Reader, Snapshot, tags_of
 from audiosearch.library.tail import TailBlock, tail_columns
+from audiosearch.library.timeline import Timeline, frame_timeline, outline
 from audiosearch.query import (
     THESAURUS,
     Node,
@@ -136,6 +140,8 @@ class Library(Closing):
         self._lock = threading.Lock()
         self._facts = Facts(self.catalogue)
         self._folding = Folding(self.catalogue)
+        self._order = Order(self.catalogue, self._facts)
+        self._facets = FacetCounter(self.catalogue, self._facts)
         self._vocabulary: tuple[object, Vocabulary] | None = None
         self._labelling = Labelling(self)
         self._corrections = Corrections(self.catalogue, 0)
@@ -160,6 +166,7 @@ class Library(Closing):
         offset: int = 0,
         fold: bool = False,
         grouped: bool = True,
+        order: str = "score",
     ) -> SearchResult:
         """Find the recordings that most surely hold what the query asks for.
 
@@ -175,6 +182,9 @@ class Library(Closing):
         grouped : bool
             Whether a hit is a recording, with its other clips in ``moments``; else every clip is a
             hit of its own.
+        order : str
+            What comes first: ``"score"``, or ``"newest"`` (by the time of the file's last change),
+            ``"path"``, ``"longest"`` or ``"shortest"``.
 
         Raises
         ------
@@ -183,15 +193,21 @@ class Library(Closing):
         DataError
             When the library's thesaurus cannot be read.
         InvalidArgumentError
-            When `limit` or `offset` is negative.
+            When `limit` or `offset` is negative, or there is no such order.
         """
         _check_page(limit, offset)
+        check_order(order)
         now, corrections = self._labelled(self.snapshot())
         node = parse(query, vocabulary=self._words(corrections))
         masks = Filters(self._facts, now, corrections)
         folded = self._folding.fold(now, node, masks) if fold else None
         parts = now.parts if folded is None else folded.parts
-        page = rank(node, parts, offset=offset, limit=limit, masks=masks, grouped=grouped)
+        window: dict[str, Any] = {"offset": offset, "limit": limit}
+        window |= {"masks": masks, "grouped": grouped}
+        if order == "score":
+            page = rank(node, parts, **window)
+        else:
+            page = self._order.page(order, node, now, parts, **window)
         clips = None if grouped else page.recordings
         ids = (page.recordings if clips is None else _recordings_of(now, clips)).tolist()
         known = self.catalogue.recordings_at(ids, now.lengths["moves"])
@@ -203,6 +219,59 @@ class Library(Closing):
         if folded is not None:
             hits = [self._with_copies(now, hit, folded.copies) for hit in hits]
         return SearchResult(query, page.total, page.total_clips, offset, limit, hits, grouped)
+
+    def facets(self, query: str, *, fold: bool = False) -> Facets:
+        """Count what else the hits of a query have in common: classes, folders, lengths, years.
+
+        Parameters
+        ----------
+        query, fold
+            As for `search`.
+
+        Raises
+        ------
+        QueryError
+            When the query cannot be understood.
+        DataError
+            When the library's thesaurus cannot be read.
+        """
+        now, corrections = self._labelled(self.snapshot())
+        node = parse(query, vocabulary=self._words(corrections))
+        masks = Filters(self._facts, now, corrections)
+        parts = self._folding.fold(now, node, masks).parts if fold else now.parts
+        return self._facets.count(query, node, now, parts, masks)
+
+    def complete(self, query: str, *, limit: int = 8) -> list[Completion]:
+        """Return what the last words of a query may become, as it is typed.
+
+        Names of classes and groups, parts of names, and words of the thesaurus, each with how many
+        recordings it finds alone. Empty while a path, a number or an exact name is typed.
+
+        Parameters
+        ----------
+        query : str
+            What was typed so far.
+        limit : int
+            How many to return at most.
+
+        Raises
+        ------
+        DataError
+            When the library's thesaurus cannot be read.
+        InvalidArgumentError
+            When `limit` is below 1.
+        """
+        if limit < 1:
+            raise InvalidArgumentError(f"limit must be at least 1, not {limit}.")
+        now, corrections = self._labelled(self.snapshot())
+        vocabulary = self._words(corrections)
+        masks = Filters(self._facts, now, corrections)
+
+        def count_of(text: str) -> int:
+            node = parse(text, vocabulary=vocabulary)
+            return rank(node, now.parts, offset=0, limit=0, masks=masks).total
+
+        return complete(query, vocabulary, count_of, limit=limit)
 
     def vocabulary(self) -> Vocabulary:
         """Return what words stand for here: with the user's own words and labels.
@@ -517,6 +586,88 @@ class Library(Closing):
             tags=tags_of(part.block, np.array([row]), top)[0],
             labels=_label_names(recording),
             corrections=corrections.of_clip(recording.id, recording.start, clip_id),
+        )
+
+    def timeline(
+        self, clip_id: int, *, start: float | None = None, end: float | None = None, top: int = 6
+    ) -> Timeline:
+        """Return the scores of the frames of a clip's recording, or of a part of it, over time.
+
+        Parameters
+        ----------
+        clip_id : int
+            Any clip of the recording.
+        start, end : float, optional
+            The part, in seconds as hits give them; at most ten minutes.
+        top : int
+            How many classes: those that are heard most surely in the part.
+
+        Returns
+        -------
+        Timeline
+            Without curves where the frames are not at hand, as in the library that comes with
+            audiosearch.
+
+        Raises
+        ------
+        LibraryError
+            When there is no such clip.
+        InvalidArgumentError
+            When the part does not lie in the recording or is too long, or `top` is not from 1 to
+            527.
+        """
+        return frame_timeline(self, clip_id, start=start, end=end, top=top)
+
+    def outline(self, clip_id: int, *, top: int = 4, most: int = 300) -> Timeline:
+        """Return the stored scores of all clips of a clip's recording, over time.
+
+        Parameters
+        ----------
+        clip_id : int
+            Any clip of the recording.
+        top : int
+            How many classes: those that are heard most in it.
+        most : int
+            How many steps there are at most; of a longer recording several clips share one, which
+            has the best of their scores.
+
+        Raises
+        ------
+        LibraryError
+            When there is no such clip.
+        InvalidArgumentError
+            When `top` is not from 1 to 527, or `most` below 1.
+        """
+        return outline(self, clip_id, top=top, most=most)
+
+    def beside(self, clip_id: int, *, count: int = 3) -> tuple[list[Clip], list[Clip]]:
+        """Return the clips before and after one in its recording, each in the order of time.
+
+        Parameters
+        ----------
+        clip_id : int
+            The clip.
+        count : int
+            How many of each at most.
+
+        Raises
+        ------
+        LibraryError
+            When there is no such clip.
+        InvalidArgumentError
+            When `count` is negative.
+        """
+        if count < 0:
+            raise InvalidArgumentError(f"count must not be negative, but is {count}.")
+        part, row = self.snapshot().find(clip_id)
+        owner = part.block.recordings[row]
+        rows = np.arange(max(row - count, 0), min(row + count + 1, part.block.rows))
+        rows = rows[part.block.recordings[rows] == owner]
+        clips = part.block.clip_ids(rows).tolist()
+        place = clips.index(int(clip_id))
+        return (
+            [self.clip(each) for each in clips[:place]],
+            [self.clip(each) for each in clips[place + 1 :]],
         )
 
     def frames(self, clip_id: int) -> npt.NDArray[np.uint8]:

@@ -21,7 +21,7 @@ posted; else at the columns of all clips, a byte each.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -37,16 +37,20 @@ from audiosearch.query import All, Either, Node, Not, Range, ScoreFilter, Term
 
 __all__ = [
     "EXCLUDE_SCORE",
+    "MATCH_CODE",
     "MATCH_SCORE",
     "Masks",
     "Match",
     "Page",
+    "all_matches",
     "first_of_each",
     "heard",
     "in_range",
     "match",
     "matching_clips",
     "rank",
+    "within_spans",
+    "without_spans",
 ]
 
 MATCH_SCORE = LEAST_SCORE
@@ -55,7 +59,7 @@ MATCH_SCORE = LEAST_SCORE
 EXCLUDE_SCORE = 0.5
 """From which score on a clip is left out by NOT; chosen on validation clips, see docs/search.md."""
 
-_MATCH_CODE, _EXCLUDE_CODE = encode_scores(np.array([MATCH_SCORE, EXCLUDE_SCORE])).tolist()
+MATCH_CODE, _EXCLUDE_CODE = encode_scores(np.array([MATCH_SCORE, EXCLUDE_SCORE])).tolist()
 _SCORES = score_codes()
 # Looking at the rows that one term posted pays while they are few: they are read in no order.
 _RARE = 32
@@ -126,18 +130,14 @@ def rank(
     grouped : bool
         Whether the page is of recordings, else of clips.
     """
-    node, spans = _without_spans(node)
-    if isinstance(node, Term) and not spans and not _weighted(node):
-        columns = [part.block.columns.cover(node.classes) for part in parts]
-        posted = all(part.block.posted_code <= _MATCH_CODE for part in parts)
+    term, spans = without_spans(node)
+    if isinstance(term, Term) and not spans and not _weighted(term):
+        columns = [part.block.columns.cover(term.classes) for part in parts]
+        posted = all(part.block.posted_code <= MATCH_CODE for part in parts)
         if posted and all(len(column) == 1 for column in columns):
             return _term_page(parts, [column[0] for column in columns], offset, limit, grouped)
     bests, recordings, total, total_clips = [], [], 0, 0
-    for part in parts:
-        rows, scores = _matches(node, part, masks)
-        if spans:
-            within = _within(scores, spans)
-            rows, scores = rows[within], scores[within]
+    for part, (rows, scores) in zip(parts, all_matches(node, parts, masks=masks), strict=True):
         total_clips += len(rows)
         ids: npt.NDArray[Any] = part.block.recordings[rows]
         starts = None
@@ -153,6 +153,19 @@ def rank(
     best = _joined(bests, np.float32)
     order = _best_first(best, offset + limit)[offset : offset + limit]
     return Page(total, total_clips, _joined(recordings, np.uint32)[order].astype(np.int64))
+
+
+def all_matches(
+    node: Node, parts: Sequence[Part], *, masks: Masks | None = None
+) -> Iterator[tuple[Rows, Scores]]:
+    """Yield for each part the rows of the clips that match a query, ascending, and their scores."""
+    node, spans = without_spans(node)
+    for part in parts:
+        rows, scores = _matches(node, part, masks)
+        if spans:
+            within = within_spans(scores, spans)
+            rows, scores = rows[within], scores[within]
+        yield rows, scores
 
 
 def matching_clips(
@@ -171,7 +184,7 @@ def matching_clips(
     """
     if isinstance(node, ScoreFilter):  # alone, it leaves everything to the other order
         node = All((node,))
-    node, spans = _without_spans(node)
+    node, spans = without_spans(node)
     clips, recordings = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for part in parts:
         if node == All(()):
@@ -186,19 +199,19 @@ def matching_clips(
 
 def match(node: Node, block: Block, rows: Rows, *, masks: Masks | None = None) -> Match:
     """Match a query against some clips of a block, and say which class of each matched best."""
-    node, spans = _without_spans(node)
+    node, spans = without_spans(node)
     entries = block.entries(rows)
-    found, score, label = _evaluate(node, block, rows, _MATCH_CODE, masks=masks, entries=entries)
+    found, score, label = _evaluate(node, block, rows, MATCH_CODE, masks=masks, entries=entries)
     assert label is not None  # entries were given
     if len(rows):
         # Found by a filter, or by what is not heard: named by its best class.
         label = np.where(label < 0, entries[1][entries[0][:-1]], label).astype(np.int16)
-    return Match(found & _within(score, spans), score, label)
+    return Match(found & within_spans(score, spans), score, label)
 
 
 def heard(term: Term, block: Block, rows: Rows) -> tuple[Bools, Scores]:
     """Return which of some clips of a block match a term, and how well; both (n,)."""
-    return _evaluate(term, block, rows, _MATCH_CODE, masks=None)[:2]
+    return _evaluate(term, block, rows, MATCH_CODE, masks=None)[:2]
 
 
 def first_of_each(values: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
@@ -224,14 +237,14 @@ def _term_page(
             recordings = recordings - np.bincount(best, minlength=256)
         clip_counts += clips
         recording_counts += recordings
-    total = int(recording_counts[_MATCH_CODE:].sum())
-    total_clips = int(clip_counts[_MATCH_CODE:].sum())
+    total = int(recording_counts[MATCH_CODE:].sum())
+    total_clips = int(clip_counts[MATCH_CODE:].sum())
     count = total if grouped else total_clips
     if limit == 0 or offset >= count:
         return Page(total, total_clips, np.empty(0, np.int64))
     # The largest code that enough recordings, or clips, reach.
     reach = np.cumsum((recording_counts if grouped else clip_counts)[::-1])[::-1]
-    least = max(int(np.flatnonzero(reach >= min(wanted, count))[-1]), _MATCH_CODE)
+    least = max(int(np.flatnonzero(reach >= min(wanted, count))[-1]), MATCH_CODE)
     codes_, recordings_ = [], []
     for part, column in zip(parts, columns, strict=True):
         counts = part.block.clip_counts(column)
@@ -272,27 +285,27 @@ def _matches(node: Node, part: Part, masks: Masks | None) -> tuple[Rows, Scores]
     block = part.block
     rows = _rare_rows(node, block)
     if rows is None:
-        mask = _mask(node, block, _MATCH_CODE, masks)
+        mask = _mask(node, block, MATCH_CODE, masks)
         if part.removed is not None:
             mask = mask & part.removed.live
         rows = np.flatnonzero(mask)
-        return rows, _evaluate(node, block, rows, _MATCH_CODE, masks=masks)[1]
+        return rows, _evaluate(node, block, rows, MATCH_CODE, masks=masks)[1]
     if part.removed is not None:
         rows = rows[part.removed.live[rows]]
-    found, score, _ = _evaluate(node, block, rows, _MATCH_CODE, masks=masks)
+    found, score, _ = _evaluate(node, block, rows, MATCH_CODE, masks=masks)
     return rows[found], score[found]
 
 
 def _rare_rows(node: Node, block: Block) -> Rows | None:
     """Return rows that hold all matches, ascending, where one required term is rare."""
-    if block.posted_code > _MATCH_CODE:
+    if block.posted_code > MATCH_CODE:
         return None
     best: tuple[int, int] | None = None
     for term in node.parts if isinstance(node, All) else (node,):
         if isinstance(term, Term) and not _weighted(term):
             cover = block.columns.cover(term.classes)
             if len(cover) == 1:
-                count = int(block.clip_counts(cover[0])[_MATCH_CODE:].sum())
+                count = int(block.clip_counts(cover[0])[MATCH_CODE:].sum())
                 best = min(best or (count, cover[0]), (count, cover[0]))
     if best is None or best[0] * _RARE > block.rows:
         return None
@@ -303,7 +316,7 @@ def _mask(node: Node, block: Block, least: int, masks: Masks | None) -> Bools:
     """Return which of all rows match."""
     if isinstance(node, Term):
         columns = _columns(node, block)
-        if least > _MATCH_CODE and (len(columns) > 1 or columns[0][1] < 1):
+        if least > MATCH_CODE and (len(columns) > 1 or columns[0][1] < 1):
             # Several that are unsure may be sure together.
             return codes_of(_evidence(block, columns, slice(None))) >= least
         found = [block.column(column) >= _least(weight, least) for column, weight in columns]
@@ -362,7 +375,7 @@ def _evaluate(
     return found, score, label
 
 
-def _without_spans(node: Node) -> tuple[Node, list[Range]]:
+def without_spans(node: Node) -> tuple[Node, list[Range]]:
     """Return a query without its ranges of scores, and these."""
     if not isinstance(node, All):
         return node, []
@@ -379,7 +392,8 @@ def in_range(values: npt.NDArray[np.floating], span: Range) -> Bools:
     return result
 
 
-def _within(scores: Scores, spans: Sequence[Range]) -> Bools:
+def within_spans(scores: Scores, spans: Sequence[Range]) -> Bools:
+    """Return which scores lie in all of some ranges."""
     found = np.ones(len(scores), np.bool_)
     for span in spans:
         found &= in_range(scores, span)

@@ -20,6 +20,7 @@ from audiosearch.query.tree import (
     Range,
     ScoreFilter,
     Term,
+    YearFilter,
 )
 from audiosearch.query.vocabulary import Completion, Vocabulary, load_vocabulary
 
@@ -43,6 +44,7 @@ __all__ = [
     "Term",
     "Thesaurus",
     "Vocabulary",
+    "YearFilter",
     "load_vocabulary",
     "parse",
     "read_thesaurus",

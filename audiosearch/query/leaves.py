@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -20,6 +21,7 @@ from audiosearch.query.tree import (
     Range,
     ScoreFilter,
     Term,
+    YearFilter,
 )
 from audiosearch.query.vocabulary import Vocabulary
 
@@ -29,6 +31,7 @@ FIELDS = {
     "label": 'label:"Car alarm"',
     "path": "path:holiday",
     "duration": "duration:>30",
+    "year": "year:2024",
     "score": "rain score:>0.5",
     "confirmed": "confirmed:dog",
 }
@@ -146,6 +149,7 @@ class _Reader:
             "confirmed": self._confirmed,
             "path": self._path,
             "duration": self._duration,
+            "year": self._year,
             "score": self._score,
         }
         if name not in readers:
@@ -211,6 +215,12 @@ class _Reader:
     def _duration(self, value: Token) -> Node:
         return DurationFilter(self._range(value, "duration", seconds=True))
 
+    def _year(self, value: Token) -> Node:
+        if re.fullmatch(r"\d{4}", plain(value.text), re.ASCII):
+            year = float(plain(value.text))
+            return YearFilter(Range(year, year))
+        return YearFilter(self._range(value, "year", seconds=False))
+
     def _score(self, value: Token) -> Node:
         found = self._range(value, "score", seconds=False)
         if max(x for x in (found.low, found.high, 0.0) if abs(x) < float("inf")) > 1:
@@ -227,6 +237,8 @@ class _Reader:
         if found is None:
             what = "seconds, or minutes as 1:30" if seconds else "a number from 0 to 1"
             bounds = "10..30" if seconds else "0.2..0.5"
+            if name == "year":
+                what, bounds = "a year", "2020..2024"
             self._fail(
                 f"'{_short(text)}' is no range for {name}: a comparison (>, >=, <, <=) with "
                 f"{what}, or from..to, as in {name}:{bounds}. Try: {FIELDS[name]}",

@@ -27,6 +27,7 @@ __all__ = [
     "Range",
     "ScoreFilter",
     "Term",
+    "YearFilter",
 ]
 
 
@@ -111,6 +112,13 @@ class DurationFilter:
 
 
 @dataclass(frozen=True)
+class YearFilter:
+    """Holds for sound files that were last changed in one of these years, UTC."""
+
+    years: Range
+
+
+@dataclass(frozen=True)
 class ScoreFilter:
     """Holds for clips whose score for the whole query lies in this range."""
 
@@ -156,5 +164,5 @@ class Either:
     parts: tuple[Node, ...]
 
 
-Filter: TypeAlias = PathFilter | DurationFilter | ScoreFilter | Confirmed | OwnLabel
+Filter: TypeAlias = PathFilter | DurationFilter | YearFilter | ScoreFilter | Confirmed | OwnLabel
 Node: TypeAlias = Term | Not | All | Either | Filter
