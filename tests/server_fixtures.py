@@ -98,6 +98,9 @@ class ScriptedLibrary:
     def info(self) -> Facts:
         return Facts(len(self.hits), len(self.hits), 10.0 * len(self.hits))
 
+    def revision(self) -> str:
+        return f"{len(self.hits)}"
+
     def skipped(self) -> list[Skipped]:
         return self.not_indexed
 

@@ -160,7 +160,7 @@ def test_a_search_by_example_is_the_same_everywhere(
     assert json.loads(done.out) == expected
     asked = {"unlike": 9, "q": "-music speech", "limit": 5, "ungrouped": int(ungrouped)}
     assert client.get("/similar/3.json", query_string=asked | {"also": 5}).json == expected
-    assert client.get("/api/v1/similar", query_string=asked | {"also": [3, 5]}).json == expected
+    assert client.get("/api/v1/similar", query_string=asked | {"clip": [3, 5]}).json == expected
 
 
 def test_a_file_is_searched_by_the_same_everywhere(
@@ -209,36 +209,41 @@ def test_what_only_some_hits_have_is_there(library: aus.Library) -> None:
         ("/api/v1/search?q=Car&limit=0", 400),
         ("/api/v1/search?q=Car&ungrouped=yes", 400),
         ("/api/v1/similar", 400),
-        ("/api/v1/similar?also=x", 400),
-        ("/api/v1/similar?also=-1", 400),
-        ("/api/v1/similar?also=999999", 404),
-        ("/api/v1/similar?also=0&unlike=999999", 404),
-        ("/api/v1/similar?also=0&also=1&from=1", 400),
-        ("/api/v1/similar?also=0&from=5&to=3", 400),
-        ("/api/v1/similar?also=0&from=nan", 400),
-        ("/api/v1/similar?also=0&from=5000", 400),
-        ("/api/v1/similar?also=0&q=(dog", 400),
+        ("/api/v1/similar?clip=x", 400),
+        ("/api/v1/similar?clip=-1", 400),
+        ("/api/v1/similar?clip=999999", 404),
+        ("/api/v1/similar?clip=0&unlike=999999", 404),
+        ("/api/v1/similar?clip=0&clip=1&from=1", 400),
+        ("/api/v1/similar?clip=0&from=5&to=3", 400),
+        ("/api/v1/similar?clip=0&from=nan", 400),
+        ("/api/v1/similar?clip=0&from=5000", 400),
+        ("/api/v1/similar?clip=0&q=(dog", 400),
         ("/api/v1/clips/999999", 404),
         ("/api/v1/nothing", 404),
     ],
 )
-def test_every_error_of_the_api_is_json(client: FlaskClient, path: str, status: int) -> None:
+def test_every_error_of_the_api_is_a_problem(client: FlaskClient, path: str, status: int) -> None:
     answer = client.get(path)
     assert answer.status_code == status
+    assert answer.mimetype == "application/problem+json"
     assert answer.json["status"] == status
-    assert answer.json["error"]
+    assert answer.json["title"]
+    assert answer.json["detail"]
 
 
 def test_an_unknown_word_says_where_and_what_else(client: FlaskClient) -> None:
     answer = client.get("/api/v1/search?q=dog+trumpett").json
-    assert list(answer) == ["error", "status", "query", "position", "suggestions"]
+    assert answer["query"] == "dog trumpett"
     assert answer["position"] == 4
     assert "Trumpet" in answer["suggestions"]
-    assert client.get("/similar/0.json?q=dog+trumpett").json == answer
+    twin = client.get("/similar/0.json?q=dog+trumpett").json
+    assert list(twin) == ["error", "status", "query", "position", "suggestions"]
+    assert {name: answer[name] for name in list(twin)[1:]} == dict(list(twin.items())[1:])
+    assert twin["error"] == answer["detail"]
 
 
 def test_posting_no_sound_to_the_api_is_refused(client: FlaskClient) -> None:
     assert client.post("/api/v1/similar").status_code == 400
     bad = client.post("/api/v1/similar", data={"file": (io.BytesIO(b"no sound" * 9), "a.wav")})
     assert (bad.status_code, bad.json["status"]) == (422, 422)
-    assert bad.json["error"].startswith("a.wav: ")
+    assert bad.json["detail"].startswith("a.wav: ")

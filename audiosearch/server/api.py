@@ -2,88 +2,416 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from flask import Blueprint, abort, current_app, jsonify, make_response, request
+from flask import Blueprint, Response, abort, current_app, jsonify, request
 from werkzeug.wrappers import Response as BaseResponse
 
-from audiosearch.errors import AudioError, InvalidArgumentError, QueryError
+from audiosearch.errors import AudioError, InvalidArgumentError, LibraryError, QueryError
+from audiosearch.jobs import Analysis
 from audiosearch.library.examples import Example
-from audiosearch.server import examples
-from audiosearch.server.asking import answer, by_example, is_grouped, query_refused, window
-from audiosearch.server.limits import takes_upload
-from audiosearch.server.state import ID, library_of, no_such, state_of
+from audiosearch.server import examples, media, metrics, samples
+from audiosearch.server.access import access_of
+from audiosearch.server.openapi import build_document
+from audiosearch.server.operations import Operations
+from audiosearch.server.parameters import Parameter
+from audiosearch.server.problems import of_query, problem
+from audiosearch.server.state import ID, library_of, state_of
 
-__all__ = ["blueprint"]
+__all__ = ["OPERATIONS", "PREFIX", "blueprint"]
 
-blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
+PREFIX = "/api/v1"
 
+blueprint = Blueprint("api", __name__, url_prefix=PREFIX)
+OPERATIONS = Operations(blueprint, ID)
+"""Everything that the API does."""
 
-@blueprint.get("/search")
-def search() -> BaseResponse:
-    """Search by keyword."""
-    query = request.args.get("q", "").strip()
-    if not query:
-        abort(400, "Give a query, as in /api/v1/search?q=Car.")
-    offset, limit = window()
-    try:
-        return jsonify(answer(query, offset=offset, limit=limit).to_dict())
-    except QueryError as error:
-        return query_refused(error)
+_LARGEST_ID = 2**63 - 1
+_EXAMPLE = r"^[0-9]{1,18}(:[0-9]{1,6}(\.[0-9]{1,6})?)?$"
 
 
-@blueprint.get("/similar")
-def similar() -> BaseResponse:
-    """Search by clips of the library: ``also`` for each that is wanted."""
-    asked = by_example()
-    if not asked.also:
-        abort(400, "Give an example, as in /api/v1/similar?also=12. A file is sent by POST.")
-    if (asked.start is not None or asked.end is not None) and len(asked.also) > 1:
+def _query(*, required: bool) -> Parameter:
+    schema = {"type": "string", "minLength": 1, "maxLength": 500}
+    text = "What to search for; docs/search.md explains the language."
+    if not required:
+        text = "Only what matches this query, too."
+    return Parameter("q", schema, text, "rain -music", required)
+
+
+def _flag(name: str, description: str) -> Parameter:
+    return Parameter(name, {"type": "integer", "enum": [0, 1], "default": 0}, description)
+
+
+def _window(limit: int = 20, most: int = 100) -> tuple[Parameter, Parameter]:
+    hits = {"type": "integer", "minimum": 1, "maximum": most, "default": limit}
+    first = {"type": "integer", "minimum": 0, "maximum": 10**9, "default": 0}
+    return (
+        Parameter("limit", hits, "How many to return."),
+        Parameter("offset", first, "How many to leave out first."),
+    )
+
+
+def _clips(name: str, description: str, *, required: bool = False) -> Parameter:
+    each = {
+        "type": "string",
+        "pattern": _EXAMPLE,
+        "x-form": "the number of a clip, with a weight or without, as in 12 or 12:0.5",
+    }
+    schema = {"type": "array", "items": each, "maxItems": 50}
+    return Parameter(name, schema, description, "12" if required else None, required)
+
+
+def _id(name: str) -> Parameter:
+    schema = {"type": "integer", "minimum": 0, "maximum": _LARGEST_ID}
+    return Parameter(name, schema, f"Number of the {name} in the library.", 1, required=True)
+
+
+_SECONDS = {"type": "number", "minimum": 0, "maximum": 1e9}
+_PART = (
+    Parameter("from", _SECONDS, "Where the part begins that counts, in seconds."),
+    Parameter("to", _SECONDS, "Where it ends, in seconds."),
+)
+_UNGROUPED = _flag("ungrouped", "1 lists clips, not recordings with their best clips.")
+_TOP = Parameter(
+    "top",
+    {"type": "integer", "minimum": 1, "maximum": 527, "default": 5},
+    "How many classes to return.",
+)
+
+
+@OPERATIONS.add(
+    "GET",
+    "/search",
+    tag="Search",
+    schema="SearchResult",
+    example=samples.SEARCH,
+    cached=True,
+    query=(
+        _query(required=True),
+        *_window(),
+        _flag("fold", "1 lets exact copies make one hit."),
+        _UNGROUPED,
+    ),
+)
+def search(q: str, limit: int, offset: int, fold: int, ungrouped: int) -> BaseResponse:
+    """Search by keyword.
+
+    Hits are recordings with their best clip at the top level, best first.
+    """
+    found = library_of(current_app).search(
+        q, limit=limit, offset=offset, fold=bool(fold), grouped=not ungrouped
+    )
+    return jsonify(found.to_dict())
+
+
+@OPERATIONS.add(
+    "GET",
+    "/similar",
+    tag="Search",
+    schema="SearchResult",
+    cached=True,
+    problems=(404,),
+    query=(
+        _clips("clip", "A clip that is wanted; several are combined.", required=True),
+        _clips("unlike", "A clip that is not wanted."),
+        _query(required=False),
+        *_PART,
+        *_window(),
+        _UNGROUPED,
+    ),
+)
+def similar(
+    clip: list[str],
+    unlike: list[str],
+    q: str | None,
+    start: float | None,
+    end: float | None,
+    limit: int,
+    offset: int,
+    ungrouped: int,
+) -> BaseResponse:
+    """Search by clips of the library.
+
+    A clip is its number, or number and weight, as in `clip=12&clip=40:0.5`. `from` and `to` choose
+    a part of the one clip that is wanted, in seconds of its recording.
+    """
+    if (start is not None or end is not None) and len(clip) > 1:
         abort(400, "'from' and 'to' are for one example.")
-    likes = [Example(clip, asked.start, asked.end) for clip in asked.also]
-    return _similar(likes, asked.unlike, asked.query)
+    likes = [replace(_example(each), start=start, end=end) for each in clip]
+    return _similar(likes, unlike, q, limit=limit, offset=offset, grouped=not ungrouped)
 
 
-@blueprint.post("/similar")
-@takes_upload
-def similar_file() -> BaseResponse:
-    """Search by an uploaded file; it is deleted with the answer."""
-    asked = by_example()
+@OPERATIONS.add(
+    "POST",
+    "/similar",
+    tag="Search",
+    schema="SearchResult",
+    file=True,
+    problems=(404,),
+    form=(
+        _clips("clip", "A clip of the library that is wanted, too."),
+        _clips("unlike", "A clip that is not wanted."),
+        _query(required=False),
+        *_PART,
+        *_window(),
+        _UNGROUPED,
+    ),
+)
+def similar_to_file(
+    clip: list[str],
+    unlike: list[str],
+    q: str | None,
+    start: float | None,
+    end: float | None,
+    limit: int,
+    offset: int,
+    ungrouped: int,
+) -> BaseResponse:
+    """Search by a sound file.
+
+    The file is deleted with the answer. `from` and `to` choose a part of it.
+    """
+    with _analysed() as analysis:
+        likes = [Example(analysis.frames, start, end), *map(_example, clip)]
+        return _similar(likes, unlike, q, limit=limit, offset=offset, grouped=not ungrouped)
+
+
+@OPERATIONS.add(
+    "POST",
+    "/tag",
+    tag="Sounds",
+    schema="TagResult",
+    example=samples.TAGS,
+    file=True,
+    form=(
+        _TOP,
+        _flag("clips", "1 adds the best classes of each clip of 9.6 s."),
+        _flag("frames", "1 adds the scores of the best classes in each frame of 0.96 s."),
+    ),
+)
+def tag(top: int, clips: int, frames: int) -> BaseResponse:
+    """Tag a sound file.
+
+    The file is deleted with the answer.
+    """
+    from audiosearch.tagging.curves import clip_tags, frame_scores
+    from audiosearch.tagging.tags import from_analysis
+
+    with _analysed() as analysis:
+        name = examples.shown_name(request.files["file"].filename or "")
+        said = replace(from_analysis(analysis, top=top), path=name).to_dict()
+        if clips:
+            parts = [each.to_dict() for each in clip_tags(analysis, top=top)]
+            said["clips"] = [{key: part[key] for key in ("start", "end", "tags")} for part in parts]
+        if frames:
+            said["frames"] = frame_scores(analysis, top=top).to_dict()
+        return jsonify(said)
+
+
+@OPERATIONS.add(
+    "GET",
+    "/clips/{clip}",
+    tag="Sounds",
+    schema="Clip",
+    cached=True,
+    problems=(404,),
+    ids=(_id("clip"),),
+    query=(_TOP,),
+)
+def clip(clip: int, top: int) -> BaseResponse:
+    """Describe a clip: its place, its tags, and what was said of it."""
+    return jsonify(library_of(current_app).clip(clip, top=top).to_dict())
+
+
+@OPERATIONS.add(
+    "GET",
+    "/clips/{clip}/audio",
+    tag="Sounds",
+    media="audio/wav",
+    ranges=True,
+    problems=(422,),
+    ids=(_id("clip"),),
+)
+def clip_audio(clip: int) -> BaseResponse:
+    """Send a clip as 16-bit mono WAV.
+
+    AudioSet's clips lie on YouTube, so of them there is nothing to send (404).
+    """
+    return media.clip_audio(clip)
+
+
+@OPERATIONS.add(
+    "GET",
+    "/recordings/{recording}/audio",
+    tag="Sounds",
+    media="audio/*",
+    ranges=True,
+    ids=(_id("recording"),),
+)
+def recording_audio(recording: int) -> BaseResponse:
+    """Send an indexed file as it is.
+
+    An answer to a range carries at most 8 MiB of it.
+    """
+    return media.recording_audio(recording)
+
+
+@OPERATIONS.add("GET", "/classes", tag="Library", schema="ClassList", cached=True)
+def classes() -> BaseResponse:
+    """List the classes and groups of the ontology with what the library holds of each."""
+    counts = library_of(current_app).class_counts()
+    return jsonify(classes=[each.to_dict() for each in counts])
+
+
+@OPERATIONS.add("GET", "/library", tag="Library", schema="LibraryInfo", cached=True)
+def library() -> BaseResponse:
+    """Say what is in the library and what made it."""
+    return jsonify(library_of(current_app).info().to_dict())
+
+
+@OPERATIONS.add(
+    "GET",
+    "/labels",
+    tag="Labels",
+    schema="LabelList",
+    cached=True,
+    problems=(404,),
+    query=(
+        Parameter("clip", _id("clip").schema, "Only of the recording that this clip is of."),
+        Parameter(
+            "label", {"type": "string", "minLength": 1, "maxLength": 100}, "Only this label."
+        ),
+        *_window(100, 1000),
+    ),
+)
+def labels(clip: int | None, label: str | None, limit: int, offset: int) -> BaseResponse:
+    """List what was confirmed, rejected and added."""
+    found = library_of(current_app).labels(clip, label=label)
+    page = [each.to_dict() for each in found[offset : offset + limit]]
+    return jsonify(total=len(found), offset=offset, limit=limit, labels=page)
+
+
+@OPERATIONS.add(
+    "POST",
+    "/labels",
+    tag="Labels",
+    schema="LabelChange",
+    problems=(404,),
+    body=(
+        Parameter("clip", _id("clip").schema, "The clip.", 1, required=True),
+        Parameter(
+            "label",
+            {"type": "string", "minLength": 1, "maxLength": 100},
+            "A class by name or mid, or a label of your own.",
+            "Dog",
+            required=True,
+        ),
+        Parameter(
+            "action",
+            {"type": "string", "enum": ["confirm", "reject", "add", "remove"]},
+            "Whether it is heard there (confirm) or not (reject); add gives a label of your own, "
+            "used before or not; remove takes back what was said.",
+            "confirm",
+            required=True,
+        ),
+        Parameter("start", _SECONDS, "Where it is heard, in seconds; the clip where not given."),
+        Parameter("end", _SECONDS, "Until when."),
+    ),
+)
+def change_label(
+    clip: int, label: str, action: str, start: float | None, end: float | None
+) -> BaseResponse:
+    """Say that a label is heard in a clip or not, or take that back.
+
+    Searches know it at once. The library that comes with audiosearch takes no labels (403).
+    """
+    library = library_of(current_app)
+    if library.shipped:
+        abort(403, "The library that comes with audiosearch takes no labels. Copy it first.")
+    change = {
+        "confirm": library.confirm,
+        "reject": library.reject,
+        "add": library.add_label,
+        "remove": library.remove_label,
+    }[action]
+    changed = change(clip, label, start=start, end=end)
+    said = library.clip(clip).to_dict()["corrections"]
+    return jsonify(changed=changed, clip=clip, corrections=said)
+
+
+@OPERATIONS.add("GET", "/health", tag="Server", schema="Health", is_open=True)
+def health() -> BaseResponse:
+    """Say that the server answers; it tells nothing about the library."""
+    return jsonify(status="ok")
+
+
+@OPERATIONS.add("GET", "/metrics", tag="Server", media=metrics.MEDIA_TYPE)
+def prometheus() -> BaseResponse:
+    """Give figures of the server in the text format of Prometheus."""
+    return Response(metrics.exposition(), content_type=metrics.MEDIA_TYPE)
+
+
+@OPERATIONS.add("GET", "/openapi.json", tag="Server")
+def openapi() -> BaseResponse:
+    """Give this document."""
+    return jsonify(document())
+
+
+def document() -> dict[str, Any]:
+    """Return the OpenAPI document of the application that answers this request."""
+    guarded = not access_of(current_app).is_open
+    return build_document(OPERATIONS.all, prefix=PREFIX, guarded=guarded)
+
+
+@blueprint.errorhandler(QueryError)
+def _query_refused(error: QueryError) -> Response:
+    return of_query(error)
+
+
+@blueprint.errorhandler(InvalidArgumentError)
+def _argument_refused(error: InvalidArgumentError) -> Response:
+    return problem(400, str(error))
+
+
+@blueprint.errorhandler(LibraryError)
+def _not_there(error: LibraryError) -> Response:
+    # Errors of the library itself (damaged, busy, of another version) have classes of their own.
+    return problem(404 if type(error) is LibraryError else 503, str(error))
+
+
+@blueprint.errorhandler(examples.TooManyUploadsError)
+def _busy(error: examples.TooManyUploadsError) -> Response:
+    response = problem(503, str(error))
+    response.headers["Retry-After"] = "5"
+    return response
+
+
+@contextlib.contextmanager
+def _analysed() -> Iterator[Analysis]:
+    """Analyse the request's file, which is deleted at once; answer 422 where it is no sound."""
     upload = request.files.get("file")
     if upload is None or not upload.filename:
         abort(400, "No file came with the request. Send it as the field 'file' of a form.")
     state = state_of(current_app)
     try:
         with examples.received(upload, state.uploads) as path:
-            frames = state.analyze(str(path)).frames
-    except examples.TooManyUploadsError:
-        return make_response(
-            jsonify(error="Too many files are being analysed at the moment.", status=503),
-            503,
-            {"Retry-After": "5"},
-        )
+            analysis = state.analyze(str(path))
     except AudioError as error:
-        message = f"{examples.shown_name(upload.filename)}: {error.reason}"
-        return make_response(jsonify(error=message, status=422), 422)
-    likes = [Example(frames, asked.start, asked.end), *map(Example, asked.also)]
-    return _similar(likes, asked.unlike, asked.query)
+        abort(422, f"{examples.shown_name(upload.filename)}: {error.reason}")
+    yield analysis
 
 
-@blueprint.get(f"/clips/<{ID}:clip_id>")
-def clip(clip_id: int) -> BaseResponse:
-    """Describe one clip."""
-    with no_such("clip", clip_id):
-        return jsonify(library_of(current_app).clip(clip_id).to_dict())
-
-
-def _similar(likes: list[Example], unlike: list[int], query: str | None) -> BaseResponse:
-    offset, limit = window()
-    options: dict[str, Any] = {"limit": limit, "offset": offset, "grouped": is_grouped()}
-    try:
-        with no_such("clip", 0):
-            found = library_of(current_app).similar(likes, unlike=unlike, query=query, **options)
-    except QueryError as error:
-        return query_refused(error)
-    except InvalidArgumentError as error:
-        abort(400, str(error))
+def _similar(
+    likes: list[Example], unlike: list[str], query: str | None, **options: Any
+) -> BaseResponse:
+    unlikes = [_example(each) for each in unlike]
+    found = library_of(current_app).similar(likes, unlike=unlikes, query=query, **options)
     return jsonify(found.to_dict())
+
+
+def _example(text: str) -> Example:
+    number, _, weight = text.partition(":")
+    return Example(int(number), weight=float(weight or 1))

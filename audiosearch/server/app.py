@@ -10,7 +10,17 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from audiosearch.errors import AudioSearchError, InvalidArgumentError
-from audiosearch.server import api, media, pages, present, problems, security
+from audiosearch.server import (
+    api,
+    api_page,
+    conditional,
+    media,
+    metrics,
+    pages,
+    present,
+    problems,
+    security,
+)
 from audiosearch.server.access import Access, sign_in_page
 from audiosearch.server.limits import Limits
 from audiosearch.server.limits import register as set_limits
@@ -74,6 +84,9 @@ def create_app(
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
     State(library, limits=chosen).attach(app)
+    # Functions after a request run in the reverse order: counted last, with the final status.
+    metrics.register(app, library)
+    conditional.register(app)
     present.register(app)
     access = Access(
         token=token.strip() if token else None, users=None if users is None else Users(users)
@@ -82,6 +95,7 @@ def create_app(
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(media.blueprint)
     app.register_blueprint(api.blueprint)
+    app.register_blueprint(api_page.blueprint)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(AudioSearchError, _own_error)
     app.after_request(_cache)
