@@ -112,6 +112,7 @@ class ScriptedLibrary:
         offset: int = 0,
         fold: bool = False,
         grouped: bool = True,
+        order: str = "score",
     ) -> SearchResult:
         if query == "Carr":
             raise QueryError(

@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from audiosearch.errors import AudioError, InvalidArgumentError, LibraryError, QueryError
 from audiosearch.jobs import Analysis
 from audiosearch.library.examples import Example
+from audiosearch.library.ordering import ORDERS
 from audiosearch.server import examples, media, metrics, samples
 from audiosearch.server.access import access_of
 from audiosearch.server.openapi import build_document
@@ -75,6 +76,7 @@ _PART = (
     Parameter("to", _SECONDS, "Where it ends, in seconds."),
 )
 _UNGROUPED = _flag("ungrouped", "1 lists clips, not recordings with their best clips.")
+_FOLD = _flag("fold", "1 lets exact copies make one hit.")
 _TOP = Parameter(
     "top",
     {"type": "integer", "minimum": 1, "maximum": 527, "default": 5},
@@ -92,19 +94,57 @@ _TOP = Parameter(
     query=(
         _query(required=True),
         *_window(),
-        _flag("fold", "1 lets exact copies make one hit."),
+        _FOLD,
         _UNGROUPED,
+        Parameter(
+            "order",
+            {"type": "string", "enum": list(ORDERS), "default": ORDERS[0]},
+            "What comes first.",
+        ),
     ),
 )
-def search(q: str, limit: int, offset: int, fold: int, ungrouped: int) -> BaseResponse:
+def search(q: str, limit: int, offset: int, fold: int, ungrouped: int, order: str) -> BaseResponse:
     """Search by keyword.
 
     Hits are recordings with their best clip at the top level, best first.
     """
     found = library_of(current_app).search(
-        q, limit=limit, offset=offset, fold=bool(fold), grouped=not ungrouped
+        q, limit=limit, offset=offset, fold=bool(fold), grouped=not ungrouped, order=order
     )
     return jsonify(found.to_dict())
+
+
+@OPERATIONS.add(
+    "GET",
+    "/facets",
+    tag="Search",
+    schema="Facets",
+    cached=True,
+    query=(_query(required=True), _FOLD),
+)
+def facets(q: str, fold: int) -> BaseResponse:
+    """Count what the hits of a query have in common: classes, folders, lengths, years.
+
+    Each comes with the query that narrows the search to it.
+    """
+    return jsonify(library_of(current_app).facets(q, fold=bool(fold)).to_dict())
+
+
+@OPERATIONS.add(
+    "GET",
+    "/complete",
+    tag="Library",
+    schema="CompletionList",
+    cached=True,
+    query=(
+        replace(_query(required=True), description="A query as far as it was typed.", example="ra"),
+        _window(8, 50)[0],
+    ),
+)
+def complete(q: str, limit: int) -> BaseResponse:
+    """Complete the last words of a query as it is typed."""
+    found = library_of(current_app).complete(q, limit=limit)
+    return jsonify(completions=[each.to_dict() for each in found])
 
 
 @OPERATIONS.add(
@@ -224,6 +264,30 @@ def tag(top: int, clips: int, frames: int) -> BaseResponse:
 def clip(clip: int, top: int) -> BaseResponse:
     """Describe a clip: its place, its tags, and what was said of it."""
     return jsonify(library_of(current_app).clip(clip, top=top).to_dict())
+
+
+@OPERATIONS.add(
+    "GET",
+    "/clips/{clip}/timeline",
+    tag="Sounds",
+    schema="Timeline",
+    cached=True,
+    problems=(404,),
+    ids=(_id("clip"),),
+    query=(
+        Parameter("from", _SECONDS, "Where to begin, in seconds as hits give them."),
+        Parameter("to", _SECONDS, "Where to end; at most 600 s later."),
+        _TOP,
+    ),
+)
+def timeline(clip: int, start: float | None, end: float | None, top: int) -> BaseResponse:
+    """Give the scores of the frames of a clip's recording over time.
+
+    One a 0.96 s, of the classes that are heard most surely. There are no curves where the embedding
+    frames are not at hand, as in the library that comes with audiosearch.
+    """
+    found = library_of(current_app).timeline(clip, start=start, end=end, top=top)
+    return jsonify(found.to_dict())
 
 
 @OPERATIONS.add(

@@ -183,6 +183,38 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         }
     ),
     "CompletionList": _object({"completions": _list(_ref("Completion"), "Likeliest first.")}),
+    "Facet": _object(
+        {
+            "text": _text("What it is."),
+            "narrows": _text("The piece of a query that asks for it."),
+            "query": _text("The whole query with it."),
+            "count": _whole("How many recordings that finds."),
+        }
+    ),
+    "Facets": _object(
+        {
+            "classes": _list(_ref("Facet"), "What else is heard, the most first."),
+            "folders": _list(_ref("Facet"), "Where the files lie."),
+            "lengths": _list(_ref("Facet"), "How long the recordings are."),
+            "years": _list(_ref("Facet"), "When the files were changed last."),
+            "estimated": {
+                "type": "boolean",
+                "description": "Whether the counts of the classes come from a sample.",
+            },
+        }
+    ),
+    "Timeline": _object(
+        {
+            "recording_id": _PLACE["recording_id"],
+            "start": _SECONDS,
+            "end": _SECONDS,
+            "step": {**_SECONDS, "description": "Seconds from one score to the next."},
+            "curves": _list(
+                _object({"label": _LABEL, "mid": _MID, "scores": _list(_SCORE, "One a step.")}),
+                "The classes that are heard most surely, best first.",
+            ),
+        }
+    ),
     "LibraryInfo": _object(
         {
             "folder": _text("Where it lies."),
