@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Clips:
     @property
     def frames(self) -> Floats:
         """Values from -1 to 1, 0 where there is no frame, (n, 10, 128)."""
-        return (self.x.astype(np.float32) - 128) / 128 * self.mask[:, :, None]
+        return values_of(self.x) * self.mask[:, :, None]
 
 
 def main() -> None:
@@ -124,11 +125,9 @@ def ways(spread: Whitening) -> dict[str, Callable[[Clips], Floats]]:
         "hidden layer, attention pooling": lambda clips: known(clips.pooled),
     }
     for power in (0.35, POWER, 0.65, 1.0):
-        result[f"class scores to the power of {power:g}"] = lambda clips, p=power: heard(clips, p)
+        result[f"class scores to the power of {power:g}"] = partial(heard, power=power)
     for share in (0.8, SCORES_SHARE, 0.5):
-        result[f"scores {share:.0%}, mean {1 - share:.0%}"] = lambda clips, s=share: both(
-            heard(clips, POWER), mean(clips), s
-        )
+        result[f"scores {share:.0%}, mean {1 - share:.0%}"] = partial(mixed, share=share)
     result[f"scores {SCORES_SHARE:.0%}, mean whitened"] = lambda clips: both(
         heard(clips, POWER), spread.apply(mean(clips), 1.0), SCORES_SHARE
     )
@@ -155,6 +154,10 @@ def heard(clips: Clips, power: float) -> Floats:
     codes = encode_scores(known(clips.scores))
     result: Floats = np.where(codes >= POSTED_CODE, decode_scores(codes) ** np.float32(power), 0)
     return result
+
+
+def mixed(clips: Clips, share: float) -> Floats:
+    return both(heard(clips, POWER), mean(clips), share)
 
 
 def both(scores: Floats, means: Floats, share: float) -> Floats:
@@ -252,12 +255,12 @@ def places() -> dict[str, Where]:
     """Return ways of finding where in a clip an example is."""
 
     def window(frames: npt.NDArray[np.uint8], direction: Floats) -> tuple[int, int]:
-        values = unit((frames.astype(np.float32) - 128) / 128) @ direction
+        values = unit(values_of(frames)) @ direction
         start = int(np.convolve(values, np.ones(3), "valid").argmax())
         return start, start + 3
 
     def above(frames: npt.NDArray[np.uint8], direction: Floats) -> tuple[int, int]:
-        values = unit((frames.astype(np.float32) - 128) / 128) @ direction
+        values = unit(values_of(frames)) @ direction
         best = int(values.argmax())
         start = stop = best
         while start > 0 and values[start - 1] > values.mean():
@@ -316,6 +319,11 @@ def unlike(clips: Clips, factor: float) -> float:
 def known(values: Floats | None) -> Floats:
     assert values is not None  # `analyse` came first
     return values
+
+
+def values_of(frames: npt.NDArray[np.uint8]) -> Floats:
+    """Return frames as values from -1 to 1."""
+    return (frames.astype(np.float32) - np.float32(128)) / np.float32(128)
 
 
 def unit(vectors: Floats) -> Floats:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,11 @@ GOOD_SOUNDS = {
     "nested/deep/Büro 音.ogg": (22050, 1, 3.0),
 }
 BAD_SOUNDS = ("broken.wav", "empty.wav", "nested/no_samples.wav")
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a shell's background; the programs that tests start would not hear of Ctrl-C either.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

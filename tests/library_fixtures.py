@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiosearch.classifier.scorer import classifier_identity
+from audiosearch.classifier.rescoring import load_rescorer
+from audiosearch.classifier.scorer import classifier_identity, load_scorer
+from audiosearch.datasets.packed import PackedFile
 from audiosearch.errors import AudioError
 from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings
 from audiosearch.library.catalogue import NewRecording
+from audiosearch.library.columns import encode_vectors
 from audiosearch.library.indexing import IndexSummary
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import create_library
@@ -47,7 +50,8 @@ def append(
     """Add more such recordings to a library."""
     assert codes.shape == (sum(clips), 527)
     if vectors is None:
-        vectors = np.random.default_rng(1).integers(-127, 128, (sum(clips), 128))
+        values = np.random.default_rng(1).integers(-127, 128, (sum(clips), 128))
+        vectors = encode_vectors(values)  # which an export and an import keep as they are
     with Library(folder, writable=True) as library:
         lengths = library.catalogue.lengths()
         first = library.catalogue.next_recording()
@@ -72,6 +76,14 @@ def append(
                     for number, count in enumerate(clips)
                 ]
             )
+
+
+def rescored(packed: Path, row: int) -> np.ndarray:
+    """The scores that a library keeps of a row of a packed file, before they are rounded."""
+    with PackedFile(packed) as file:
+        rows = file.read(row, row + 1)
+    scores = load_scorer().score_calibrated(rows.x, rows.n_frames)
+    return load_rescorer().rescore(scores, rows.x, rows.n_frames)[0]
 
 
 def likeness(library: Library) -> np.ndarray:

@@ -116,7 +116,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["search", "car", "--offset", "-1"], "--offset"),
         (["tag", "a.wav", "--top", "528"], "--top"),
         (["similar"], "--clip"),
-        (["similar", "a.wav", "--clip", "3"], "--clip"),
+        (["similar", "a.wav", "--clip", "3", "--weight", "1"], "--weight"),
         (["tag", "a.h5"], "--clip"),
         (["tag", "a.wav", "--clip", "3"], "--clip"),
         (["serve", "--port", "65536"], "--port"),

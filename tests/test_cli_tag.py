@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import BAD_SOUNDS, GOOD_SOUNDS, Outcome
+from library_fixtures import rescored
 
 from audiosearch.labels import load_labels
 
@@ -180,12 +181,13 @@ def test_the_real_evaluation_row_350(invoke: Invoke, data_dir: Path) -> None:
     done = invoke("tag", path, "--clip", 350)
     assert done.code == 0
     assert done.out.startswith(video)
-    # The shipped library holds the same rows under the same numbers, with rounded scores.
+    # The shipped library holds the same rows under the same numbers, rescored and rounded.
     row = json.loads(invoke("tag", path, "--clip", 350, "--json").out)
     page = json.loads(invoke("demo", "--get", "/clip/350.json").out)
     assert (page["recording"], page["labels"]) == (row["recording"], row["labels"])
+    expected = rescored(path, 350)
     assert [tag["score"] for tag in page["tags"]] == pytest.approx(
-        [tag["score"] for tag in row["tags"]], abs=0.01
+        np.sort(expected)[:-6:-1].tolist(), abs=0.01
     )
 
 

@@ -24,6 +24,7 @@ from library_fixtures import (
     contents,
     counts,
     make_readonly,
+    rescored,
     run_without_override,
     write_sounds,
 )
@@ -39,6 +40,7 @@ from audiosearch.errors import (
     StorageError,
 )
 from audiosearch.jobs import Progress
+from audiosearch.labels import load_labels
 from audiosearch.library import indexing
 from audiosearch.library.library import Library
 from audiosearch.library.scoring import library_scorer
@@ -479,9 +481,14 @@ def test_rows_of_a_packed_file_keep_their_number(packed_h5: Path, tmp_path: Path
             assert clip.recording == f"clip-{row:06d}"
             tagged = aus.tag_packed(packed_h5, row)
             assert clip.labels == tagged.labels
+            expected = rescored(packed_h5, row)
             assert [tag.score for tag in clip.tags] == pytest.approx(
-                [tag.score for tag in tagged.tags], abs=0.008
+                np.sort(expected)[: -len(clip.tags) - 1 : -1].tolist(), abs=0.008
             )
+            for tag in clip.tags:
+                assert tag.score == pytest.approx(
+                    expected[load_labels().by_name(tag.label).index], abs=0.008
+                )
             assert (clip.start, clip.end) == (tagged.start, tagged.end)
         assert library.audio_path(library.clip(3).recording_id) is None
     assert counts(aus.index(packed_h5, tmp_path / "lib")) == {"unchanged": 40}

@@ -133,7 +133,7 @@ def test_a_threshold_leaves_small_scores_out(master: Path, tmp_path: Path) -> No
         assert all(score > 0.0195 for score in json.loads(line)["scores"].values())
     aus.import_clips(tmp_path / "few.jsonl", tmp_path / "lib", mix_embedders=True)
     with Library(tmp_path / "lib") as few, Library(master) as whole:
-        one, other = (each.search("speech", limit=50) for each in (few, whole))
+        one, other = (each.search("label:Speech score:>0.02", limit=50) for each in (few, whole))
         assert [(h.recording, h.score) for h in one.hits] == [
             (h.recording, h.score) for h in other.hits
         ]

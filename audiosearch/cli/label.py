@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -15,10 +16,34 @@ __all__ = ["command"]
 @click.command(short_help="Confirm or reject what is heard in a clip; add labels of your own.")
 @click.argument("library", type=folder_type)
 @click.argument("clip", required=False, type=click.IntRange(min=0))
-@click.option("--confirm", multiple=True, metavar="LABEL", help="Say that this is heard.")
-@click.option("--reject", multiple=True, metavar="LABEL", help="Say that this is not heard.")
-@click.option("--add", multiple=True, metavar="LABEL", help="Give a label of your own.")
-@click.option("--remove", multiple=True, metavar="LABEL", help="Take back what was said of this.")
+@click.option(
+    "--confirm",
+    multiple=True,
+    metavar="LABEL",
+    show_default="none",
+    help="Say that this is heard.",
+)
+@click.option(
+    "--reject",
+    multiple=True,
+    metavar="LABEL",
+    show_default="none",
+    help="Say that this is not heard.",
+)
+@click.option(
+    "--add",
+    multiple=True,
+    metavar="LABEL",
+    show_default="none",
+    help="Give a label of your own.",
+)
+@click.option(
+    "--remove",
+    multiple=True,
+    metavar="LABEL",
+    show_default="none",
+    help="Take back what was said of this.",
+)
 @click.option(
     "--from",
     "start",
@@ -57,7 +82,7 @@ def command(
     """
     import audiosearch as aus
 
-    wanted = [
+    wanted: list[tuple[Literal["confirmed", "rejected"] | None, str, bool]] = [
         *(("confirmed", label, False) for label in confirm),
         *(("rejected", label, False) for label in reject),
         *(("confirmed", label, True) for label in add),

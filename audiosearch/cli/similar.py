@@ -31,6 +31,7 @@ __all__ = ["command"]
     type=click.IntRange(min=0),
     metavar="ID",
     multiple=True,
+    show_default="none",
     help="A clip of the library as an example; may be repeated.",
 )
 @click.option(
@@ -64,6 +65,7 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     metavar="FILE",
     multiple=True,
+    show_default="none",
     help="A sound that hits should not be like; may be repeated.",
 )
 @click.option(
@@ -72,6 +74,7 @@ __all__ = ["command"]
     type=click.IntRange(min=0),
     metavar="ID",
     multiple=True,
+    show_default="none",
     help="The same, a clip of the library.",
 )
 @click.option(

@@ -15,16 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.columns import encode_scores, score_codes, search_vector
 from audiosearch.library.segments import POSTED_CODE, Block, Rows
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 __all__ = [
     "POWER",
@@ -118,6 +120,8 @@ def projected_probe(probe: Probe, basis: Floats) -> Floats:
 
 def traits_of(block: Block, rows: Rows) -> Traits:
     """Return the traits of some clips of a block; the rows ascend."""
+    from scipy import sparse
+
     offsets, classes, codes = block.entries(rows)
     values = _VALUES[codes]
     counts = np.diff(offsets)
@@ -133,6 +137,8 @@ def traits_of(block: Block, rows: Rows) -> Traits:
 
 def joined_traits(parts: Sequence[Traits]) -> Traits:
     """Return the traits of all clips of some parts, in their order."""
+    from scipy import sparse
+
     if not parts:
         empty = np.empty((0, EMBEDDING_SIZE), np.float32)
         return Traits(sparse.csr_matrix((0, CLASS_COUNT), dtype=np.float32), empty)

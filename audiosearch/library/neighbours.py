@@ -147,7 +147,7 @@ class Neighbours:
         self._now: Snapshot | None = None
         self._selector: Any = None
         self._basis: Floats | None = None
-        self._recent: Traits = joined_traits([])
+        self._recent: list[Traits] = []  # one, or none
         self._recent_clips: Clips = np.empty(0, np.int64)
         self._recent_live: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
 
@@ -170,17 +170,18 @@ class Neighbours:
             loaded = _load(self._folder, number) if number else None
             self._index, self._basis, self._facts = loaded or (None, None, None)
             self._number, before = number, None
-            self._recent = joined_traits([])
+            self._recent = []
             self._recent_clips = np.empty(0, np.int64)
         stop = self._facts.stop if self._facts else 0
         if now.lengths["clips"] - stop <= _MOST_IN_MEMORY:
             first = int(self._recent_clips[-1]) + 1 if len(self._recent_clips) else stop
             new = list(_live_traits(now.parts, first))
             if new:
-                self._recent = joined_traits([self._recent, *(traits for _, traits in new)])
+                joined = joined_traits([*self._recent, *(traits for _, traits in new)])
+                self._recent = [joined]
                 self._recent_clips = np.concatenate([self._recent_clips, *(ids for ids, _ in new)])
         else:  # without an index; they are read at each search
-            self._recent, self._recent_clips = joined_traits([]), np.empty(0, np.int64)
+            self._recent, self._recent_clips = [], np.empty(0, np.int64)
         self._recent_live = _live(now.parts, self._recent_clips)
         self._selector = self._removed_selector(now, before)
         self._now = now
@@ -223,7 +224,7 @@ class Neighbours:
         covered = self._facts is not None and self._selector is not None
         if not covered and self._now.live_clips > len(self._recent_clips):
             return self._exactly(probe, count, among)
-        near = self._recent.likeness(probe)
+        near = np.concatenate([np.empty(0, np.float32), *(r.likeness(probe) for r in self._recent)])
         near[~self._recent_live] = -np.inf
         if among is not None:
             near[~_is_among(self._recent_clips, among)] = -np.inf
