@@ -34,6 +34,7 @@ __all__ = [
     "Origin",
     "Recording",
     "Skipped",
+    "Spread",
 ]
 
 _SCHEMA = """
@@ -149,6 +150,25 @@ class Holdings:
     clips: npt.NDArray[np.int64]
     seconds: npt.NDArray[np.float64]
     sizes: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How all recordings spread over lengths and years; every array is (recordings,).
+
+    Attributes
+    ----------
+    ids : int64
+        Their numbers, ascending.
+    seconds : float64
+        Their lengths.
+    years : int64
+        In which year their files were changed last (UTC); 0 for rows of packed files.
+    """
+
+    ids: npt.NDArray[np.int64]
+    seconds: npt.NDArray[np.float64]
+    years: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -396,6 +416,26 @@ class Catalogue:
             whole = np.array(rows, np.float64).reshape(-1, 5)  # exact for integers below 2**53
             ids, first_clips, clips, sizes = whole[:, [0, 1, 2, 4]].T.astype(np.int64)
             return Holdings(ids, first_clips, clips, whole[:, 3].copy(), sizes)
+
+    def lengths_and_times(self) -> Spread:
+        """Return how long all recordings are, and of which year."""
+        rows = self._db.rows(
+            "SELECT id, duration, CASE WHEN root IS NULL THEN 0 ELSE coalesce(CAST(strftime('%Y', "
+            "mtime_ns / 1000000000, 'unixepoch') AS INTEGER), 0) END FROM recordings ORDER BY id"
+        )
+        with self._db.understanding():
+            whole = np.array(rows, np.float64).reshape(-1, 3)  # exact for integers below 2**53
+            ids, years = whole[:, [0, 2]].T.astype(np.int64)
+            return Spread(ids, whole[:, 1].copy(), years)
+
+    def latest(self, count: int, *, offset: int = 0) -> list[tuple[int, float]]:
+        """Return the first clips of the recordings that were added last, and when, newest first."""
+        rows = self._db.rows(
+            "SELECT first_clip, added FROM recordings ORDER BY id DESC LIMIT ? OFFSET ?",
+            *(count, offset),
+        )
+        with self._db.understanding():
+            return [(int(clip), float(added)) for clip, added in rows]
 
     def sizes(self, ids: Iterable[int]) -> dict[int, tuple[int | None, float]]:
         """Return size (None for rows of packed files) and seconds of recordings by id."""

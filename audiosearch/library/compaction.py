@@ -37,7 +37,7 @@ from audiosearch.library.tail import TailBlock, tail_columns
 __all__ = ["delete_unlisted", "refresh_neighbours", "seal", "tidy", "unlisted_files"]
 
 _OURS = re.compile(r"(?:segment-\d+\.seg|tail-\d+\.(?:rows|frames)|neighbours-\d+\.(?:faiss|json))")
-_TEMPORARY = re.compile(r"\.(?:segment|tail|neighbours)-.*\.tmp")
+_TEMPORARY = re.compile(r"\.(?:segment-|tail-|neighbours-|map\.npz\.).*\.tmp")
 # A segment is written again without what was removed when that is so much of it.
 _MOST_REMOVED = 0.2
 

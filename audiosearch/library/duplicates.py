@@ -64,12 +64,15 @@ class DuplicateGroup:
         The least cosine by which a recording came into the group; 1 for exact ones.
     bytes : int
         What the files but the first take on the disk; 0 for rows of packed files.
+    clips : list of int
+        The first clip of each recording.
     """
 
     kind: Literal["exact", "near"]
     recordings: list[str]
     similarity: float
     bytes: int
+    clips: list[int]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -126,6 +129,7 @@ def duplicates(
             [names[number].name for number in held.ids[same].tolist() if number in names],
             round(cosine, 4),
             int(np.maximum(held.sizes[same[1:]], 0).sum()),
+            [names[number].first_clip for number in held.ids[same].tolist() if number in names],
         )
         for kind, same, cosine in groups
     ]

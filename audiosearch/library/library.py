@@ -405,6 +405,10 @@ class Library(Closing):
         """Return the user's labels as searches use them now."""
         return self._labelled(self.snapshot())[1]
 
+    def labelled_snapshot(self) -> Snapshot:
+        """Return what the library holds now, with the user's labels in its scores."""
+        return self._labelled(self.snapshot())[0]
+
     def _labelled(self, now: Snapshot) -> tuple[Snapshot, Corrections]:
         """Return a snapshot in which the user's labels count, and these."""
         with self._lock:

@@ -7,6 +7,7 @@ A library is a folder::
     tail-N.rows, tail-N.frames   the newest clips, from clip N on: append-only, a row a clip
     segment-N.seg             older clips: immutable, a column a class
     neighbours-N.faiss, .json    derived from the vectors, see `audiosearch.library.neighbours`
+    map.npz                   derived too, see `audiosearch.library.collection_map`
     writer.lock               held by the one process that writes
     thesaurus.toml            words of the user's own, where there are any
 

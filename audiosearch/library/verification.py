@@ -26,6 +26,7 @@ from audiosearch.errors import (
 )
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.catalogue import Catalogue, State
+from audiosearch.library.collection_map import MAP, is_map, read_map
 from audiosearch.library.compaction import delete_unlisted, refresh_neighbours, unlisted_files
 from audiosearch.library.indexing import writer_lock
 from audiosearch.library.labelling import relink, wrong_links
@@ -364,6 +365,16 @@ class _Check:
                 )
             elif number:
                 self.result.bytes_read += index_paths(self._folder, number)[0].stat().st_size
+            if is_map(self._folder) and read_map(self._folder) is None:
+                if self._repair:
+                    (self._folder / MAP).unlink(missing_ok=True)
+                self._add(
+                    "derived",
+                    self._folder / MAP,
+                    "The map of the collection is broken or of another version; it is laid out "
+                    "anew when it is next looked at.",
+                    repaired=self._repair,
+                )
             wrong = wrong_links(library)
             if wrong:
                 if self._repair:

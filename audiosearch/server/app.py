@@ -13,6 +13,7 @@ from audiosearch.errors import AudioSearchError, InvalidArgumentError
 from audiosearch.server import (
     api,
     api_page,
+    browse,
     conditional,
     media,
     metrics,
@@ -96,6 +97,7 @@ def create_app(
     app.register_blueprint(media.blueprint)
     app.register_blueprint(api.blueprint)
     app.register_blueprint(api_page.blueprint)
+    browse.register(app)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(AudioSearchError, _own_error)
     app.after_request(_cache)
