@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -271,3 +271,26 @@ def library_folder(library_master: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "library"
     shutil.copytree(library_master, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Chromium for the tests of a module."""
+    from browser_fixtures import start_browser
+
+    browser = start_browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(shared_browser: Any) -> Any:
+    """The browser at its usual size, in the light scheme, with an empty log."""
+    from browser_fixtures import resize, scheme
+
+    resize(shared_browser, 1280, 900)
+    scheme(shared_browser, "light")
+    shared_browser.get("about:blank")
+    shared_browser.get_log("performance")
+    shared_browser.get_log("browser")
+    return shared_browser

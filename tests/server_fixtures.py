@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ from conftest import write_packed
 
 import audiosearch
 from audiosearch.errors import LibraryError, QueryError
+from audiosearch.library.completion import Completion
+from audiosearch.library.diagnosis import QueryPart
 from audiosearch.library.examples import Examples, listed
+from audiosearch.library.facets import Facet, Facets
 from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
+from audiosearch.library.timeline import Curve, Timeline
 
 TAGS = [
     Tag("Vehicle", "/m/07yv9", 0.97),
@@ -90,9 +95,15 @@ class ScriptedLibrary:
     shipped = False
     writable = False
 
-    def __init__(self, hits: list[Hit], files: dict[int, Path] | None = None) -> None:
+    def __init__(
+        self,
+        hits: list[Hit],
+        files: dict[int, Path] | None = None,
+        lengths: dict[int, float] | None = None,
+    ) -> None:
         self.hits = hits
         self.files = files or {}
+        self.lengths = lengths or {}
         self.not_indexed: list[Skipped] = []
 
     def info(self) -> Facts:
@@ -121,13 +132,68 @@ class ScriptedLibrary:
                 position=0,
                 suggestions=["Car", "Race car, auto racing"],
             )
-        hits = [] if query == "Zither" else self.hits
+        hits = [] if "Zither" in query else self.hits
         if fold:  # every other one is a copy of that before
             hits = [
                 replace(hit, copies=[other.recording])
                 for hit, other in zip(hits[::2], hits[1::2], strict=False)
             ]
+        if order == "path":
+            hits = sorted(hits, key=lambda hit: hit.recording)
         return self._page(query, hits, limit, offset)
+
+    def facets(self, query: str, *, fold: bool = False) -> Facets:
+        def facet(text: str, piece: str, count: int) -> Facet:
+            return Facet(text, piece, f"{query} {piece}", count)
+
+        return Facets(
+            [facet("<b>Speech</b>", 'label:"Speech"', 31), facet("Music", 'label:"Music"', 7)],
+            [facet("holiday", 'path:"/music/holiday/*"', 3)],
+            [facet("under 2 s", "duration:<2", 2)],
+            [],
+        )
+
+    def query_parts(self, query: str) -> list[QueryPart]:
+        if " " not in query:
+            return []
+        first, second = query.split()
+        return [QueryPart(first, 4, second, 0), QueryPart(second, 0, first, 4)]
+
+    def complete(self, query: str, *, limit: int = 8) -> list[Completion]:
+        known = [("Car", "Car", 45), ("carro", "Car", 45), ("Car alarm", "Car alarm", 3)]
+        return [
+            Completion(text, label, count, text if " " not in text else f'"{text}"')
+            for text, label, count in known
+            if query and text.lower().startswith(query.lower())
+        ][:limit]
+
+    def beside(self, clip_id: int, *, count: int = 3) -> tuple[list[Clip], list[Clip]]:
+        self.clip(clip_id)
+        return [], []
+
+    def outline(self, clip_id: int, *, top: int = 4, most: int = 300) -> Timeline:
+        clip = self.clip(clip_id)
+        length = self.lengths.get(clip.recording_id, clip.end)
+        start = 0.0 if clip.source == "file" else clip.start
+        steps = math.ceil(length / 9.6)
+        return Timeline(
+            clip.recording_id, start, length, 9.6, [Curve("Car", "/m/0k4j", [0.9] * steps)]
+        )
+
+    def timeline(
+        self, clip_id: int, *, start: float | None = None, end: float | None = None, top: int = 6
+    ) -> Timeline:
+        clip = self.clip(clip_id)
+        start, end = start or 0.0, self.duration(clip.recording_id) if end is None else end
+        if clip.source != "file":
+            return Timeline(clip.recording_id, start, end, 0.96, [])
+        scores = [number % 10 / 10 for number in range(math.ceil((end - start) / 0.96))]
+        curves = [Curve("Car", "/m/0k4j", scores), Curve("<i>Dog</i>", "/m/0bt9lr", scores[::-1])]
+        return Timeline(clip.recording_id, start, end, 0.96, curves)
+
+    def duration(self, recording_id: int) -> float:
+        self.audio_path(recording_id)
+        return self.lengths.get(recording_id, 19.2)
 
     def similar(
         self, examples: Examples, *, limit: int = 20, offset: int = 0, **_: object

@@ -4,123 +4,34 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
-import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from browser_fixtures import (
+    focus,
+    listening,
+    press,
+    requested,
+    resize,
+    scheme,
+    start_browser,
+    wait,
+)
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 from server_fixtures import ScriptedLibrary, make_own_library, sound, video
 
 import audiosearch
-from audiosearch.server import serve
 
 pytestmark = pytest.mark.browser
 
-_FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1280,900",
-)
 _PAGES = ("/", "/?q=Car", "/?q=Carr", "/?q=Zither", "/similar/2", "/clip/1", "/clip/2", "/about",
           "/nowhere")  # fmt: skip
-
-
-def start_browser(profile: Path, *, scripts: bool = True) -> Chrome:
-    """Start Chromium with a profile of its own."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        # The project's own check refuses this skip; a newcomer's first run should not fail on it.
-        pytest.skip("no Chromium and driver; on Debian: apt-get install chromium chromium-driver")
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    if not scripts:
-        options.add_experimental_option(
-            "prefs", {"profile.managed_default_content_settings.javascript": 2}
-        )
-    browser = Chrome(options=options, service=Service(driver))
-    browser.set_page_load_timeout(60)
-    return browser
-
-
-@pytest.fixture(scope="module")
-def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    browser = start_browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def browser(shared_browser: Chrome) -> Chrome:
-    """The browser at its usual size, in the light scheme, with an empty log."""
-    resize(shared_browser, 1280, 900)
-    scheme(shared_browser, "light")
-    shared_browser.get("about:blank")
-    shared_browser.get_log("performance")
-    shared_browser.get_log("browser")
-    return shared_browser
-
-
-def resize(browser: Chrome, width: int, height: int) -> None:
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
-
-
-def scheme(browser: Chrome, name: str) -> None:
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia",
-        {"features": [{"name": "prefers-color-scheme", "value": name}]},
-    )
-
-
-def requested(browser: Chrome) -> list[str]:
-    """Every URL that pages have asked for since the last call."""
-    urls = []
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            urls.append(message["params"]["request"]["url"])
-    return urls
-
-
-def wait(browser: Chrome, condition: Callable[[], object], seconds: float = 20) -> None:
-    WebDriverWait(browser, seconds, poll_frequency=0.05).until(lambda _: condition())
-
-
-def listening(library: object) -> str:
-    """Serve a library in a thread that ends with the test run; return its URL without a slash."""
-    ready = threading.Event()
-    urls: list[str] = []
-
-    def announce(url: str) -> None:
-        urls.append(url)
-        ready.set()
-
-    threading.Thread(
-        target=serve, args=(library,), kwargs={"port": 0, "announce": announce}, daemon=True
-    ).start()
-    assert ready.wait(20)
-    return urls[0].rstrip("/")
 
 
 @pytest.fixture(scope="module")
@@ -183,11 +94,10 @@ def audio_state(browser: Chrome, hit: str) -> dict[str, object]:
 
 
 def press_play(browser: Chrome, hit: str) -> None:
-    """Click the play button of the browser's own audio player, at its left end."""
-    audio = browser.find_element(By.CSS_SELECTOR, f"{hit} audio")
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", audio)
-    offset = 26 - audio.size["width"] // 2
-    ActionChains(browser).move_to_element_with_offset(audio, offset, 0).click().perform()
+    """Click the play button in the strip of a hit."""
+    button = browser.find_element(By.CSS_SELECTOR, f"{hit} .strip .play")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+    button.click()
 
 
 def test_sound_plays_from_the_hit_and_jumps_to_its_other_moments(
@@ -199,7 +109,7 @@ def test_sound_plays_from_the_hit_and_jumps_to_its_other_moments(
     assert audio_state(browser, "#clip-2")["time"] < 19.2
 
     # The moments of this file start at 0:30.
-    browser.find_element(By.CSS_SELECTOR, "#clip-2 [data-play]").click()
+    browser.find_element(By.CSS_SELECTOR, "#clip-2 .moments [data-play]").click()
     wait(browser, lambda: audio_state(browser, "#clip-2")["time"] > 30)
     state = audio_state(browser, "#clip-2")
     assert state["time"] < 39.6
@@ -245,7 +155,7 @@ def test_car_is_found_on_the_shipped_library_and_plays(browser: Chrome, shipped:
     names = [item.text for item in browser.find_elements(By.CSS_SELECTOR, ".hit h2")]
     assert names == [hit["recording"] for hit in hits]
     shown = [float(item.text) for item in browser.find_elements(By.CSS_SELECTOR, ".match .score")]
-    assert shown == pytest.approx([hit["score"] for hit in hits], abs=0.00501)
+    assert shown == pytest.approx([hit["score"] for hit in hits], abs=0.0051)
     assert all(url.startswith((shipped, "data:")) for url in requested(browser))
     browser.find_element(By.CSS_SELECTOR, ".hit .play").click()
     frame = browser.find_element(By.CSS_SELECTOR, ".hit iframe")
@@ -259,19 +169,6 @@ def test_car_is_found_on_the_shipped_library_and_plays(browser: Chrome, shipped:
 # --- Keyboard ---------------------------------------------------------------------------------
 
 
-def press(browser: Chrome, *keys: str) -> None:
-    for key in keys:
-        ActionChains(browser).send_keys(key).perform()
-
-
-def focus(browser: Chrome) -> dict[str, str]:
-    return browser.execute_script(
-        "const e = document.activeElement;"
-        "return {tag: e.tagName, id: e.id, text: e.textContent.trim(), type: e.type || '',"
-        " outline: getComputedStyle(e.type === 'file' ? e.parentElement : e).outlineStyle};"
-    )
-
-
 def test_keyboard_alone_searches_plays_and_moves_on(browser: Chrome, scripted: str) -> None:
     browser.get(scripted + "/about")
     press(browser, "/")
@@ -281,26 +178,22 @@ def test_keyboard_alone_searches_plays_and_moves_on(browser: Chrome, scripted: s
     # The first Tab offers the way past the bar; then every stop shows where it is.
     press(browser, Keys.TAB)
     assert focus(browser)["text"] == "Skip to the content"
-    press(browser, Keys.ENTER)
-    for _ in range(4):  # past the links that say how the hits are listed
-        press(browser, Keys.TAB)
-        stop = focus(browser)
-        assert stop["outline"] != "none"
-        if stop["tag"] == "BUTTON":
-            break
-    assert stop["tag"] == "BUTTON"
-    press(browser, Keys.ENTER)
+    # From hit to hit, and one is played, without the pointer.
+    press(browser, Keys.ENTER, "j")
+    assert focus(browser)["text"] == "-0abcdef001"
+    press(browser, "j", "j", "k", "k", "p")
     assert browser.find_elements(By.CSS_SELECTOR, "#clip-1 iframe")
 
     browser.get(scripted + "/?q=Car")
     seen = []
-    for _ in range(16):
+    for _ in range(40):
         press(browser, Keys.TAB)
         stop = focus(browser)
         assert stop["outline"] != "none", stop
         seen.append(stop["text"] or stop["type"])
     assert seen[:6] == ["Skip to the content", "audiosearch", "search", "Search", "file", "Library"]
     assert "More like this" in seen
+    assert "Grid" in seen
     assert "Car passing by" in seen
 
 

@@ -18,7 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.embedders.base import EMBEDDING_SIZE
-from audiosearch.errors import DataError, InvalidArgumentError, LibraryError, printable
+from audiosearch.errors import (
+    DataError,
+    InvalidArgumentError,
+    LibraryError,
+    QueryError,
+    printable,
+)
 from audiosearch.frontend import PATCH_SECONDS
 from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import load_labels
@@ -26,6 +32,7 @@ from audiosearch.library.catalogue import Catalogue, Recording, Skipped
 from audiosearch.library.completion import Completion, complete
 from audiosearch.library.corrections import Corrections, label_key
 from audiosearch.library.counting import ClassCount, count_classes
+from audiosearch.library.diagnosis import QueryPart, parts_of
 from audiosearch.library.examples import Examples, StoredFrames, listed, resolve
 from audiosearch.library.explanation import explain
 from audiosearch.library.facets import FacetCounter, Facets
@@ -272,6 +279,32 @@ class Library(Closing):
             return rank(node, now.parts, offset=0, limit=0, masks=masks).total
 
         return complete(query, vocabulary, count_of, limit=limit)
+
+    def query_parts(self, query: str) -> list[QueryPart]:
+        """Return how much each part of a query finds, alone and left out: why nothing was found.
+
+        Empty where the query has one part only, brackets or OR.
+
+        Raises
+        ------
+        QueryError
+            When the query cannot be understood.
+        DataError
+            When the library's thesaurus cannot be read.
+        """
+        now, corrections = self._labelled(self.snapshot())
+        vocabulary = self._words(corrections)
+        masks = Filters(self._facts, now, corrections)
+
+        def count_of(text: str) -> int | None:
+            try:
+                node = parse(text, vocabulary=vocabulary)
+            except QueryError:  # such as "-music" alone
+                return None
+            return rank(node, now.parts, offset=0, limit=0, masks=masks).total
+
+        parse(query, vocabulary=vocabulary)
+        return parts_of(query, vocabulary, count_of)
 
     def vocabulary(self) -> Vocabulary:
         """Return what words stand for here: with the user's own words and labels.
@@ -727,6 +760,19 @@ class Library(Closing):
         if recording_id not in found:
             raise LibraryError(f"There is no recording {recording_id} in this library.")
         return found[recording_id].path
+
+    def duration(self, recording_id: int) -> float:
+        """Return the length of a recording in seconds.
+
+        Raises
+        ------
+        LibraryError
+            When there is no such recording.
+        """
+        found = self.catalogue.recordings([recording_id])
+        if recording_id not in found:
+            raise LibraryError(f"There is no recording {recording_id} in this library.")
+        return found[recording_id].duration
 
     def skipped(self) -> list[Skipped]:
         """Return the files that could not be indexed, and why."""

@@ -18,6 +18,7 @@ from audiosearch.server import (
     media,
     metrics,
     pages,
+    pictures,
     present,
     problems,
     security,
@@ -95,6 +96,7 @@ def create_app(
     security.protect(app, access, host=host)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(media.blueprint)
+    pictures.register(app)
     app.register_blueprint(api.blueprint)
     app.register_blueprint(api_page.blueprint)
     browse.register(app)

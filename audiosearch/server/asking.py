@@ -10,6 +10,7 @@ from flask import Response, abort, current_app, jsonify, make_response, request
 
 from audiosearch.errors import QueryError
 from audiosearch.library.hits import SearchResult
+from audiosearch.library.ordering import ORDERS
 from audiosearch.server.state import PAGE_LIMIT, library_of, whole_number
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "by_example",
     "is_folded",
     "is_grouped",
+    "order_of",
     "query_refused",
+    "seconds_of",
     "window",
 ]
 
@@ -60,7 +63,7 @@ def by_example() -> ByExample:
     query = request.values.get("q", "").strip() or None
     if query is not None:
         _check_length(query)
-    start, end = _seconds("from"), _seconds("to")
+    start, end = seconds_of("from"), seconds_of("to")
     if end is not None and end <= (start or 0.0):
         abort(400, "'to' must lie after 'from', in seconds.")
     return ByExample(_clips("also"), _clips("unlike"), query, start, end)
@@ -69,9 +72,8 @@ def by_example() -> ByExample:
 def answer(query: str, *, offset: int, limit: int) -> SearchResult:
     """Search by keyword as the request asks for."""
     _check_length(query)
-    return library_of(current_app).search(
-        query, limit=limit, offset=offset, fold=is_folded(), grouped=is_grouped()
-    )
+    options: dict[str, Any] = {"fold": is_folded(), "grouped": is_grouped(), "order": order_of()}
+    return library_of(current_app).search(query, limit=limit, offset=offset, **options)
 
 
 def query_refused(error: QueryError) -> Response:
@@ -93,6 +95,14 @@ def window() -> tuple[int, int]:
     offset = whole_number("offset", 0, smallest=0, largest=_FARTHEST_OFFSET)
     limit = whole_number("limit", PAGE_LIMIT, smallest=1, largest=_MOST_HITS)
     return offset, limit
+
+
+def order_of() -> str:
+    """Return the order that is asked for."""
+    order = request.args.get("order", "score")
+    if order not in ORDERS:
+        abort(400, f"'order' must be one of {', '.join(ORDERS)}.")
+    return order
 
 
 def is_folded() -> bool:
@@ -127,7 +137,8 @@ def _clips(name: str) -> list[int]:
     return [int(text) for text in texts]
 
 
-def _seconds(name: str) -> float | None:
+def seconds_of(name: str) -> float | None:
+    """Return a time in seconds of the URL or form, None where there is none."""
     text = request.values.get(name, "").strip()
     if not text:
         return None

@@ -18,7 +18,7 @@ from audiosearch.errors import AudioError, AudioNotFoundError, printable
 from audiosearch.server.present import MIME_TYPES
 from audiosearch.server.state import ID, library_of, no_such
 
-__all__ = ["blueprint"]
+__all__ = ["blueprint", "existing_file"]
 
 blueprint = Blueprint("media", __name__)
 
@@ -36,7 +36,7 @@ _RENDERED_RATE = 44_100
 @blueprint.get(f"/recordings/<{ID}:recording_id>/audio")
 def recording_audio(recording_id: int) -> Response:
     """Send an indexed file, or the range of it that was asked for."""
-    path = _existing(recording_id)
+    path = existing_file(recording_id)
     _shorten_range()
     mimetype = MIME_TYPES.get(path.suffix.lower(), "application/octet-stream")
     try:
@@ -52,7 +52,7 @@ def clip_audio(clip_id: int) -> Response:
 
     with no_such("clip", clip_id):
         clip = library_of(current_app).clip(clip_id)
-    path = _existing(clip.recording_id)
+    path = existing_file(clip.recording_id)
     try:
         samples = load(path, start=clip.start, end=clip.end, rate=_RENDERED_RATE)
     except AudioNotFoundError:
@@ -68,7 +68,7 @@ def clip_audio(clip_id: int) -> Response:
     )
 
 
-def _existing(recording_id: int) -> Path:
+def existing_file(recording_id: int) -> Path:
     """Return the file of a recording, or answer 404 with the reason."""
     with no_such("recording", recording_id):
         path = library_of(current_app).audio_path(recording_id)

@@ -23,12 +23,10 @@ from werkzeug.wrappers import Response as BaseResponse
 from audiosearch.errors import AudioError, InvalidArgumentError, QueryError
 from audiosearch.library.examples import Example
 from audiosearch.library.hits import Clip, SearchResult
-from audiosearch.server import examples
+from audiosearch.server import clip_page, examples, search_page
 from audiosearch.server.asking import (
     ByExample,
-    answer,
     by_example,
-    is_folded,
     is_grouped,
     query_refused,
     window,
@@ -46,6 +44,8 @@ from audiosearch.server.state import (
 __all__ = ["blueprint", "too_large", "wants_json"]
 
 blueprint = Blueprint("pages", __name__)
+search_page.register(blueprint)
+clip_page.register(blueprint)
 
 
 def wants_json() -> bool:
@@ -63,46 +63,6 @@ def too_large() -> str:
         f"The file is larger than {megabytes:g} MB, the most that can be uploaded. "
         "Give a shorter piece of it, or index it: audiosearch index FOLDER."
     )
-
-
-@blueprint.get("/")
-def search() -> BaseResponse:
-    """Search by keyword; the front page without a query."""
-    query = request.args.get("q", "").strip()
-    if not query:
-        library = library_of(current_app)
-        page = render_template("home.html", info=library.info(), shipped=library.shipped)
-        return make_response(page)
-    offset, limit = window()
-    try:
-        result = answer(query, offset=offset, limit=limit)
-    except QueryError as error:
-        where = marked(query, error.position)
-        page = render_template("query_error.html", query=query, error=error, marked=where)
-        return make_response(page, 400)
-    page = render_template(
-        "results.html",
-        query=query,
-        result=result,
-        empty=not result.total and not library_of(current_app).info().clips,
-        folded=is_folded(),
-        twin=_twin("pages.search_json", q=query),
-        **_neighbours("pages.search", result, q=query),
-    )
-    return make_response(page)
-
-
-@blueprint.get("/search.json")
-def search_json() -> BaseResponse:
-    """Search by keyword, as JSON."""
-    query = request.args.get("q", "").strip()
-    if not query:
-        abort(400, "Give a query, as in /search.json?q=Car.")
-    offset, limit = window()
-    try:
-        return jsonify(answer(query, offset=offset, limit=limit).to_dict())
-    except QueryError as error:
-        return query_refused(error)
 
 
 @blueprint.get(f"/similar/<{ID}:clip_id>")
@@ -167,22 +127,6 @@ def _with_more(clip_id: int, asked: ByExample) -> Callable[[str, int], str]:
         return url_for("pages.similar", clip_id=clip_id, **values)
 
     return more
-
-
-@blueprint.get(f"/clip/<{ID}:clip_id>")
-def clip(clip_id: int) -> BaseResponse:
-    """Show one clip: its tags, its true labels where they are known, and its sound."""
-    with no_such("clip", clip_id):
-        found = library_of(current_app).clip(clip_id)
-    twin = url_for("pages.clip_json", clip_id=clip_id)
-    return make_response(render_template("clip.html", clip=found, twin=twin))
-
-
-@blueprint.get(f"/clip/<{ID}:clip_id>.json")
-def clip_json(clip_id: int) -> BaseResponse:
-    """Show one clip, as JSON."""
-    with no_such("clip", clip_id):
-        return jsonify(library_of(current_app).clip(clip_id).to_dict())
 
 
 @blueprint.get("/examples")

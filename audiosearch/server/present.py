@@ -13,7 +13,7 @@ from urllib.parse import quote_plus
 from flask import Flask, request, url_for
 
 from audiosearch.errors import printable
-from audiosearch.library.hits import Clip, Hit, Moment
+from audiosearch.library.hits import Clip, Hit, Moment, Tag
 from audiosearch.server.resources import asset_version
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ MIME_TYPES = {
 }
 """Media types of the file endings that browsers play; the others are rendered as WAV."""
 
+_TAGS, _MOST_MATCHED = 5, 4
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 
 
@@ -72,9 +73,12 @@ def register(app: Flask) -> None:
         recording_name=recording_name,
         recording_folder=recording_folder,
         search_url=search_url,
+        clip_url=lambda clip: f"{request.script_root}/clip/{clip}",
+        strip_url=lambda clip: f"{request.script_root}/clips/{clip}/strip.png",
+        similar_url=lambda clip: f"{request.script_root}/similar/{clip}",
         facts=facts,
     )
-    app.jinja_env.globals.update(player=player, asset=asset)
+    app.jinja_env.globals.update(player=player, asset=asset, matched_tags=matched_tags)
 
 
 def asset(name: str) -> str:
@@ -119,6 +123,19 @@ def facts(info: LibraryInfo) -> list[tuple[str, str]]:
         else:
             shown.append((name, printable(str(value))))
     return shown
+
+
+def matched_tags(item: Hit | Clip, matched: str | None) -> list[tuple[Tag, bool]]:
+    """Return the classes to show of a hit, and whether each is what matched; those come first.
+
+    What matched is what the hit says of each term, or `matched` where it says nothing.
+    """
+    reasons = getattr(item, "why", [])
+    found = {tag.mid: tag for why in reasons if not why.excluded for tag in why.classes[:2]}
+    first = list(found.values())[:_MOST_MATCHED]
+    shown = {tag.mid for tag in first}
+    rest = [tag for tag in item.tags if tag.mid not in shown][: max(_TAGS - len(first), 2)]
+    return [(tag, True) for tag in first] + [(tag, tag.label == matched) for tag in rest]
 
 
 def marked(query: str, position: int | None) -> tuple[str, str, str] | None:

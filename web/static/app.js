@@ -1,6 +1,5 @@
-// The pages work without this file. It adds: "/" to reach the search box, players that load on
-// click, moments that play in place, and dropping a sound anywhere.
-"use strict";
+// The pages work without this file. It adds: keys, players in the strips of hits, videos that load
+// on click, moments that play in place, and dropping a sound anywhere.
 
 const status = document.getElementById("status");
 
@@ -9,26 +8,47 @@ function say(text, { busy = false } = {}) {
   status.textContent = text;
 }
 
-// --- The search box ---------------------------------------------------------------------------
+// --- Keys -------------------------------------------------------------------------------------
+
+function isTyping(target) {
+  return target.closest("input, textarea, select, [contenteditable]") !== null;
+}
+
+function step(direction) {
+  const links = [...document.querySelectorAll(".hit :is(h2, h3) a")];
+  const here = document.activeElement.closest(".hit");
+  const at = links.findIndex((link) => link.closest(".hit") === here);
+  const next = links[at < 0 ? (direction > 0 ? 0 : -1) : at + direction];
+  if (!next) return;
+  next.focus({ preventScroll: true });
+  next.closest(".hit").scrollIntoView({ block: "nearest" });
+}
 
 document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   const box = document.getElementById("q");
-  if (!box || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "/" && !event.target.closest("input, textarea, select, [contenteditable]")) {
+  if (isTyping(event.target)) {
+    if (event.key === "Escape" && event.target === box && !box.value) box.blur();
+  } else if (event.key === "/" && box) {
     event.preventDefault();
     box.focus();
     box.select();
-  } else if (event.key === "Escape" && event.target === box && !box.value) {
-    box.blur();
+  } else if (event.key === "j" || event.key === "k") {
+    step(event.key === "j" ? 1 : -1);
+  } else if (event.key === "p") {
+    const hit = document.activeElement.closest(".hit") || document.querySelector(".hits .hit");
+    if (hit && hit.querySelector(".play")) hit.querySelector(".play").click();
   }
 });
 
-// --- Players ----------------------------------------------------------------------------------
+// --- Videos -----------------------------------------------------------------------------------
 
 let framed = null; // the place of the one video that is loaded, and the button it replaced
 
 function closeVideo() {
-  if (framed) framed.frame.replaceChildren(framed.button);
+  if (!framed) return;
+  framed.frame.classList.remove("open");
+  framed.frame.replaceChildren(framed.button);
   framed = null;
 }
 
@@ -42,9 +62,12 @@ function openVideo(frame, source, title) {
   player.title = title;
   player.src = source;
   framed = { frame, button: frame.querySelector(".play") };
+  frame.classList.add("open");
   frame.replaceChildren(player);
   player.focus();
 }
+
+// --- Sounds -----------------------------------------------------------------------------------
 
 function pauseOthers(chosen) {
   for (const audio of document.querySelectorAll("audio")) {
@@ -52,30 +75,84 @@ function pauseOthers(chosen) {
   }
 }
 
+function play(audio, source, fallback, at = null) {
+  if (audio.getAttribute("src") !== source || audio.ended) {
+    audio.dataset.fallback = fallback;
+    audio.src = source;
+  }
+  if (at !== null) seekWhenReady(audio, at);
+  audio.play().catch(() => {}); // the error event below says why
+}
+
+function seekWhenReady(audio, seconds) {
+  const seek = () => {
+    audio.currentTime = seconds;
+  };
+  if (audio.readyState >= 1) seek();
+  else audio.addEventListener("loadedmetadata", seek, { once: true });
+}
+
+// Where the strip of an audio element begins in what the element plays: the whole recording, or
+// the clip as the server rendered it.
+function stripSpan(audio) {
+  const strip = audio.closest(".player").querySelector(".strip");
+  if (!strip) return null;
+  const [start, end] = [Number(strip.dataset.start), Number(strip.dataset.end)];
+  const rendered = !/\/recordings\//.test(audio.currentSrc || audio.src);
+  return { strip, length: end - start, from: rendered ? 0 : start };
+}
+
 document.addEventListener("click", (event) => {
   const plain = event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey;
-  const control = plain && event.target.closest("[data-embed], [data-play]");
-  if (!control) return;
-  const hit = control.closest(".hit");
-  if (control.dataset.embed) {
+  if (!plain) return;
+  const control = event.target.closest("[data-embed], [data-play]");
+  if (control && control.dataset.embed) {
     event.preventDefault();
-    const name = hit.querySelector("h1, h2").textContent.trim();
-    openVideo(hit.querySelector(".frame"), control.dataset.embed, `YouTube video ${name}`);
-  } else {
-    const audio = hit.querySelector("audio");
+    const hit = control.closest(".hit");
+    const name = (hit.querySelector("h1, h2, h3") || document.querySelector("h1")).textContent;
+    openVideo(hit.querySelector(".frame"), control.dataset.embed, `YouTube video ${name.trim()}`);
+  } else if (control) {
+    const audio = control.closest(".hit").querySelector("audio");
     if (!audio) return;
     event.preventDefault();
-    audio.dataset.fallback = control.dataset.fallback;
-    audio.src = control.dataset.play;
-    audio.play().catch(() => {}); // the error event below says why
+    const isStrip = control.classList.contains("play");
+    if (isStrip && !audio.paused) audio.pause();
+    else play(audio, control.dataset.play, control.dataset.fallback);
+  } else {
+    const strip = event.target.closest(".player .strip");
+    if (!strip) return;
+    const button = strip.querySelector(".play");
+    const audio = strip.parentElement.querySelector("audio");
+    const box = strip.getBoundingClientRect();
+    const share = (event.clientX - box.left) / box.width;
+    const span = stripSpan(audio);
+    play(audio, button.dataset.play, button.dataset.fallback, span.from + share * span.length);
   }
 });
+
+function mark(audio) {
+  const span = audio.closest(".player") && stripSpan(audio);
+  if (!span) return;
+  const share = (audio.currentTime - span.from) / span.length;
+  const within = share >= 0 && share <= 1 && (audio.currentTime > 0 || !audio.paused);
+  span.strip.style.setProperty("--at", within ? share : -1);
+  span.strip.classList.toggle("playing", !audio.paused);
+}
 
 // These events do not bubble, so they are caught on their way down.
 document.addEventListener("play", (event) => {
   closeVideo();
   pauseOthers(event.target);
+  mark(event.target);
+  const follow = () => {
+    mark(event.target);
+    if (!event.target.paused) requestAnimationFrame(follow);
+  };
+  requestAnimationFrame(follow);
 }, true);
+
+document.addEventListener("pause", (event) => mark(event.target), true);
+document.addEventListener("seeked", (event) => mark(event.target), true);
 
 document.addEventListener("error", (event) => {
   const audio = event.target;
@@ -84,6 +161,7 @@ document.addEventListener("error", (event) => {
   if (fallback) {
     // The browser cannot decode the file itself: play the clip that the server renders as WAV.
     delete audio.dataset.fallback;
+    audio.dataset.rendered = "1";
     audio.src = fallback;
     audio.play().catch(() => {});
   } else {

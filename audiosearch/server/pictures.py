@@ -1,0 +1,121 @@
+"""Spectrograms of indexed files: of one clip for lists, and tiles for its page.
+
+As with sound, what is asked for is a number in the library, never a path.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from flask import Blueprint, Flask, Response, abort, current_app, make_response
+
+from audiosearch.errors import AudioError
+from audiosearch.jobs.analysis import CLIP_SPAN
+from audiosearch.picture_cache import PictureCache
+from audiosearch.server.media import existing_file
+from audiosearch.server.state import ID, library_of, no_such
+
+__all__ = ["STRIP_SIZE", "TILE_SIZE", "blueprint", "register"]
+
+blueprint = Blueprint("pictures", __name__)
+
+STRIP_SIZE = (320, 48)
+"""Width and height of a clip's picture in a list."""
+
+TILE_SIZE = (480, 128)
+"""Width and height of a tile; it is as long as a clip."""
+
+_EXTENSION = "audiosearch.pictures"
+_KEPT_SECONDS = 24 * 3600
+_AT_ONCE = 2
+_PATIENCE = 30.0
+_LAST_TILE = 10**7
+
+
+class _Studio:
+    """Draws few pictures at once: threads must be left for searching."""
+
+    def __init__(self) -> None:
+        self.cache = PictureCache()
+        self.places = threading.BoundedSemaphore(_AT_ONCE)
+
+
+def register(app: Flask) -> None:
+    """Add the routes and the cache of pictures to an application."""
+    app.extensions[_EXTENSION] = _Studio()
+    app.register_blueprint(blueprint)
+
+
+@blueprint.get(f"/clips/<{ID}:clip_id>/strip.png")
+def strip(clip_id: int) -> Response:
+    """Send the spectrogram of one clip, small."""
+    with no_such("clip", clip_id):
+        clip = library_of(current_app).clip(clip_id)
+    width, height = STRIP_SIZE
+    return _drawn(
+        clip.recording_id,
+        start=clip.start,
+        end=max(clip.end, clip.start + 0.02),
+        duration=clip.duration or clip.end,
+        width=width,
+        height=height,
+        colours=16,
+    )
+
+
+@blueprint.get(f"/recordings/<{ID}:recording_id>/spectrogram/<int:number>.png")
+def tile(recording_id: int, number: int) -> Response:
+    """Send a tile of a recording's spectrogram; its number counts from the start."""
+    if number > _LAST_TILE:
+        abort(404, "There is no such tile: the recording ends before it.")
+    width, height = TILE_SIZE
+    with no_such("recording", recording_id):
+        duration = library_of(current_app).duration(recording_id)
+    start = number * CLIP_SPAN
+    if start >= duration:
+        abort(404, "There is no such tile: the recording ends before it.")
+    return _drawn(
+        recording_id,
+        start=start,
+        end=start + CLIP_SPAN,
+        duration=duration,
+        width=width,
+        height=height,
+        whole=True,
+    )
+
+
+def _drawn(
+    recording_id: int,
+    *,
+    start: float,
+    end: float,
+    duration: float,
+    width: int,
+    height: int,
+    colours: int = 32,
+    whole: bool = False,
+) -> Response:
+    path = existing_file(recording_id)
+    studio: _Studio = current_app.extensions[_EXTENSION]
+    if not studio.places.acquire(timeout=_PATIENCE):
+        abort(503, "Too many pictures are being drawn at the moment. Try again soon.")
+    try:
+        data = studio.cache.spectrogram(
+            path,
+            start=start,
+            end=end,
+            duration=duration,
+            width=width,
+            height=height,
+            colours=colours,
+            whole=whole,
+        )
+    except AudioError as error:
+        abort(422, str(error))
+    finally:
+        studio.places.release()
+    response = make_response(data)
+    response.headers["Content-Type"] = "image/png"
+    response.headers["Cache-Control"] = f"private, max-age={_KEPT_SECONDS}"
+    return response
