@@ -15,6 +15,7 @@ from audiosearch.server import (
     api_page,
     browse,
     conditional,
+    corrections,
     media,
     metrics,
     pages,
@@ -100,6 +101,7 @@ def create_app(
     app.register_blueprint(api.blueprint)
     app.register_blueprint(api_page.blueprint)
     browse.register(app)
+    corrections.register(app)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(AudioSearchError, _own_error)
     app.after_request(_cache)

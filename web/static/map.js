@@ -2,6 +2,10 @@
 // it. The place that is looked at, and the clip that is chosen, are kept in the page's address.
 "use strict";
 
+function say(text) {
+  document.getElementById("status").textContent = text;
+}
+
 const canvas = document.getElementById("map");
 const context = canvas.getContext("2d");
 const nameplate = document.getElementById("map-name");
