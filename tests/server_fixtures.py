@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from audiosearch.library.examples import Examples, listed
 from audiosearch.library.facets import Facet, Facets
 from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
 from audiosearch.library.timeline import Curve, Timeline
+from audiosearch.server import serve
 
 TAGS = [
     Tag("Vehicle", "/m/07yv9", 0.97),
@@ -223,6 +227,9 @@ class ScriptedLibrary:
             raise LibraryError(f"There is no recording {recording_id} in this library.")
         return self.files.get(recording_id)
 
+    def leads_elsewhere(self, recording_id: int) -> bool:
+        return False
+
     @staticmethod
     def _page(query: str | None, hits: list[Hit], limit: int, offset: int) -> SearchResult:
         return SearchResult(
@@ -251,3 +258,21 @@ def make_own_library(folder: Path) -> Path:
     packed = write_packed(folder / "packed.h5")
     audiosearch.index([sounds, packed], folder / "library", mix_embedders=True)
     return folder
+
+
+@contextmanager
+def served(library: Any, **options: object) -> Iterator[str]:
+    """Serve in a thread that ends with the test run, and yield the URL once it listens."""
+    ready = threading.Event()
+    urls: list[str] = []
+
+    def announce(url: str) -> None:
+        urls.append(url)
+        ready.set()
+
+    thread = threading.Thread(
+        target=serve, args=(library,), kwargs={"announce": announce, **options}, daemon=True
+    )
+    thread.start()
+    assert ready.wait(20)
+    yield urls[0]

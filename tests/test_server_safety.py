@@ -11,13 +11,11 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
-from server_fixtures import ScriptedLibrary, sound, video
+from server_fixtures import ScriptedLibrary, served, sound, video
 
 from audiosearch.errors import InvalidArgumentError, ServerError
 from audiosearch.server import create_app, serve
@@ -290,24 +288,6 @@ def test_cookie_alone_is_no_consent(guarded: FlaskClient) -> None:
 # --- Listening --------------------------------------------------------------------------------
 
 
-@contextmanager
-def served(library: ScriptedLibrary, **options: object) -> Iterator[str]:
-    """Serve in a thread that ends with the test run, and yield the URL once it listens."""
-    ready = threading.Event()
-    urls: list[str] = []
-
-    def announce(url: str) -> None:
-        urls.append(url)
-        ready.set()
-
-    thread = threading.Thread(
-        target=serve, args=(library,), kwargs={"announce": announce, **options}, daemon=True
-    )
-    thread.start()
-    assert ready.wait(20)
-    yield urls[0]
-
-
 def test_any_free_port_is_announced_and_answers(library: ScriptedLibrary) -> None:
     with served(library, port=0) as url:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url)
@@ -392,6 +372,13 @@ def test_browser_is_opened_signed_in(
         return True
 
     monkeypatch.setattr("webbrowser.open", open_url)
-    with served(library, port=0, open_browser=True, token="a&b") as url:
+    with served(library, port=0, open_browser=True, token=TOKEN) as url:
         assert seen.wait(10)
-        assert opened == [f"{url}?token=a%26b"]
+        # Others on this machine can read the browser's command line: the ticket is good once.
+        assert re.fullmatch(re.escape(url) + r"sign-in\?ticket=[\w-]{32}", opened[0])
+        jar = urllib.request.HTTPCookieProcessor()
+        with urllib.request.build_opener(jar).open(opened[0], timeout=10) as response:
+            assert response.url == url
+            assert "Sign out" in response.read().decode()
+        with urllib.request.urlopen(opened[0], timeout=10) as response:
+            assert "<h1>Sign in</h1>" in response.read().decode()

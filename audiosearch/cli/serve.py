@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from audiosearch.cli.libraries import opened
+from audiosearch.cli.limit_options import limit_options, limits_from
 from audiosearch.cli.options import (
     get_option,
     host_option,
@@ -14,7 +16,13 @@ from audiosearch.cli.options import (
     open_option,
     port_option,
 )
-from audiosearch.cli.serving import TOKEN_VARIABLE, print_page, serve_library, token_for
+from audiosearch.cli.serving import (
+    TOKEN_VARIABLE,
+    enter_user,
+    print_page,
+    serve_library,
+    token_for,
+)
 
 __all__ = ["command"]
 
@@ -31,6 +39,28 @@ __all__ = ["command"]
     help="What a visitor must show. Better set in the environment: others on this machine can "
     "read a command line.",
 )
+@click.option(
+    "--users",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    show_default="none",
+    help="Who may sign in, by name and password.",
+)
+@click.option(
+    "--add-user",
+    metavar="NAME",
+    show_default="none",
+    help="Add a user to --users, or give one a new password, and exit. The password is asked for, "
+    "or read from stdin.",
+)
+@click.option(
+    "--proxy",
+    metavar="ADDRESS",
+    show_default="none",
+    help="A reverse proxy in front of the server, whose X-Forwarded-For, -Host and -Proto are "
+    "believed.",
+)
+@limit_options
 @get_option
 def command(
     library: Path | None,
@@ -38,16 +68,29 @@ def command(
     port: int,
     open_browser: bool,
     token: str | None,
+    users: Path | None,
+    add_user: str | None,
+    proxy: str | None,
     get_path: str | None,
+    **limits: Any,
 ) -> int:
     """Serve the web app: search, listen, tag, more like this.
 
     Only this machine can reach it unless --host says otherwise.
     """
+    if add_user is not None:
+        return enter_user(users, add_user)
     with opened(library) as lib:
         if get_path is not None:
             return print_page(lib, get_path)
         serve_library(
-            lib, host=host, port=port, token=token_for(host, token), open_browser=open_browser
+            lib,
+            host=host,
+            port=port,
+            token=token_for(host, token, users=users, proxy=proxy),
+            open_browser=open_browser,
+            users=users,
+            proxy=proxy,
+            limits=limits_from(limits),
         )
     return 0

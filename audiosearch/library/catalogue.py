@@ -446,6 +446,19 @@ class Catalogue:
         )
         return {number: (size, seconds) for number, size, seconds in rows}
 
+    def indexed_state(self, number: int) -> tuple[bytes, bytes, int | None, int | None] | None:
+        """Return folder, name, size and time of change that a file had when it was indexed.
+
+        None where there is no such recording, or it is a row of a packed file.
+        """
+        rows = self._by_id(
+            "SELECT roots.path, r.name, r.size, r.mtime_ns FROM recordings r JOIN roots "
+            "ON roots.id = r.root WHERE r.id IN",
+            [number],
+        )
+        with self._db.understanding():
+            return next(((root, name, size, time) for root, name, size, time in rows), None)
+
     def recordings(self, ids: Iterable[int]) -> dict[int, Recording]:
         """Return recordings by id; ids that do not exist are left out."""
         rows = self._by_id(

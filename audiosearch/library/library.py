@@ -774,6 +774,27 @@ class Library(Closing):
             raise LibraryError(f"There is no recording {recording_id} in this library.")
         return found[recording_id].duration
 
+    def leads_elsewhere(self, recording_id: int) -> bool:
+        """Tell whether links lead from a recording's path to another file than was indexed.
+
+        Links in an indexed folder are followed. Whoever may write there could make one that leads
+        to any file of this machine, so what stands behind a link must have the size and the time of
+        change that it had.
+        """
+        found = self.catalogue.indexed_state(recording_id)
+        if found is None:
+            return False
+        root, name, size, mtime_ns = found
+        try:
+            real_root = os.path.realpath(root)
+            path = os.path.join(real_root, name)  # noqa: PTH118
+            if os.path.realpath(path) == os.path.normpath(path):
+                return False
+            state = os.stat(path)  # noqa: PTH116
+        except OSError:
+            return False  # it is not there at all
+        return (state.st_size, state.st_mtime_ns) != (size, mtime_ns)
+
     def skipped(self) -> list[Skipped]:
         """Return the files that could not be indexed, and why."""
         return self.catalogue.skipped()

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
+import threading
+import time
 from urllib.parse import quote, urlencode
 
 from flask import (
@@ -35,6 +38,7 @@ COOKIE = "audiosearch_session"
 """Name of the cookie that a signed-in browser carries."""
 
 _TRIES, _TRIES_SECONDS = 10, 300.0
+_TICKET_SECONDS = 60.0
 
 blueprint = Blueprint("security", __name__)
 
@@ -53,12 +57,40 @@ class Access:
     def __init__(self, *, token: str | None = None, users: Users | None = None) -> None:
         self.token, self.users = token, users
         self.sessions = Sessions()
+        self._lock = threading.Lock()
+        self._ticket: tuple[str, float] | None = None
         self.failures = Throttle(_TRIES, _TRIES_SECONDS)
 
     @property
     def is_open(self) -> bool:
         """Whether everybody may use it who reaches it."""
         return self.token is None and self.users is None
+
+    def ticket(self) -> str:
+        """Return a secret that signs a browser in once, within a minute.
+
+        It opens the browser of who starts the server: others can read that command line.
+        """
+        secret = secrets.token_urlsafe(24)
+        self._ticket = secret, time.monotonic() + _TICKET_SECONDS
+        return secret
+
+    def take_ticket(self, given: str) -> bool:
+        """Tell whether a ticket is good; it is so once.
+
+        Raises
+        ------
+        TooManyRequests
+            When the client tried too many wrong ones.
+        """
+        self._wait()
+        with self._lock:
+            ticket = self._ticket
+            if ticket is not None and time.monotonic() < ticket[1] and _equal(given, ticket[0]):
+                self._ticket = None
+                return True
+        self.failures.take(_client())
+        return False
 
     def register(self, app: Flask) -> None:
         """Put the pages on `app`, and tell its templates who is signed in."""
@@ -185,6 +217,9 @@ def sign_in() -> BaseResponse:
     if access.is_open:
         return redirect(target, 303)
     if request.method == "GET":
+        ticket = request.args.get("ticket")
+        if ticket and access.take_ticket(ticket):
+            return access.welcome(None, target)
         return sign_in_page(target)
     name = request.form.get("user", "").strip()
     secret = request.form.get("password", "") if name else request.form.get("token", "").strip()

@@ -16,6 +16,7 @@ from audiosearch.server import (
     browse,
     conditional,
     corrections,
+    logs,
     media,
     metrics,
     pages,
@@ -95,6 +96,7 @@ def create_app(
         token=token.strip() if token else None, users=None if users is None else Users(users)
     )
     security.protect(app, access, host=host)
+    logs.scrub(app.logger.name, secrets=[access.token] if access.token else [])
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(media.blueprint)
     pictures.register(app)

@@ -13,9 +13,10 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 from audiosearch.errors import InvalidArgumentError, ServerError
+from audiosearch.server import logs
+from audiosearch.server.access import access_of
 from audiosearch.server.app import create_app
 from audiosearch.server.limits import Limits
 from audiosearch.server.security import is_loopback
@@ -93,6 +94,7 @@ def serve(
 
     # Requests that wait a moment for a thread are no news to the person at the terminal.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    logs.scrub("waitress", secrets=[token] if token else [])
     limits = limits or Limits()
     app = create_app(library, token=token, users=users, host=host, limits=limits)
     trust: dict[str, object] = {}
@@ -118,7 +120,9 @@ def serve(
         try:
             announce(url)
             if open_browser:
-                webbrowser.open(url + (f"?{urlencode({'token': token})}" if token else ""))
+                webbrowser.open(
+                    url + (f"sign-in?ticket={access_of(app).ticket()}" if token else "")
+                )
             server.run()
         except KeyboardInterrupt:
             # It came before the server's own loop, which ends at Ctrl-C by itself.

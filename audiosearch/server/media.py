@@ -80,6 +80,12 @@ def existing_file(recording_id: int) -> Path:
             f"{printable(str(path))} is gone: it was moved or deleted after it was indexed. "
             "Index its folder again.",
         )
+    if library_of(current_app).leads_elsewhere(recording_id):
+        abort(
+            404,
+            f"{printable(str(path))} is a link that leads to another file than was indexed. "
+            "Index its folder again.",
+        )
     return path.resolve()
 
 
