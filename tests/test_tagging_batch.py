@@ -133,12 +133,21 @@ def test_a_decoder_that_crashes_or_eats_memory_costs_one_file(
 
 
 def start(folder: Path, out: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "audiosearch", "tag", folder, "--out", out, "--per", "clip"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    """Start the command; what it says of its progress goes to a file beside the output."""
+    command = [sys.executable, "-m", "audiosearch", "tag", folder, "--out", out, "--per", "clip"]
+    with out.with_suffix(".progress").open("wb") as said:
+        return subprocess.Popen(
+            [*command, "--progress", "json"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
+
+
+def progress_of(out: Path) -> list[dict[str, float]]:
+    # The last line may not be complete.
+    lines = out.with_suffix(".progress").read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def make_many(source: Path, folder: Path, count: int) -> None:
@@ -150,31 +159,38 @@ def make_many(source: Path, folder: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("kills", [int(os.environ.get("AUDIOSEARCH_TEST_KILLS", "3"))])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_kill_9_at_random_moments(
-    kills: int, sound_master: Path, tmp_path: Path, command_environment: dict[str, str]
+    ending: str,
+    kills: int,
+    sound_master: Path,
+    tmp_path: Path,
+    command_environment: dict[str, str],
 ) -> None:
     """Set AUDIOSEARCH_TEST_KILLS for more of them."""
     folder = tmp_path / "in"
     make_many(sound_master, folder, 150)
-    whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
-    began = time.monotonic()
+    whole, parts = tmp_path / f"whole.{ending}", tmp_path / f"parts.{ending}"
     assert start(folder, whole, command_environment).wait(timeout=500) == 3
-    length = time.monotonic() - began
-    chance = random.Random(6)
-    seen = []
+    chance, done = random.Random(6), 0
     for _ in range(kills):
         job = start(folder, parts, command_environment)
-        time.sleep(chance.uniform(0.3, 0.9) * length)
+        goal = chance.randint(done, 151)
+        while job.poll() is None and all(said["done"] < goal for said in progress_of(parts)):
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 0.4))
         job.send_signal(signal.SIGKILL)
         job.wait()
-        seen.append(parts.stat().st_size if parts.exists() else 0)
+        run = progress_of(parts)
+        assert all(said["earlier"] >= done for said in run), "what was done is not done again"
+        done = max([done, *(int(said["done"]) for said in run)])
     job = start(folder, parts, command_environment)
     assert job.wait(timeout=500) == 3
     assert parts.read_bytes() == whole.read_bytes()
     assert (tmp_path / "parts.errors.csv").read_bytes() == (
         tmp_path / "whole.errors.csv"
     ).read_bytes()
-    assert any(seen), f"no kill came after the first rows: {seen}"
+    assert done, "no kill came after the first files"
 
 
 def test_ctrl_c_keeps_what_was_done(
