@@ -9,8 +9,8 @@ noise and tones):
 - throughput of ``tag_batch``, beside YAMNet in LiteRT and librosa's log-mel features with the same
   decoder in as many processes, as ratios; the time is taken once all processes are warm;
 - processor seconds (user and system, all threads) that an hour of sound needs, step by step;
-- the peak memory of a worker by a file's length (``--lengths``, minutes; ten hours of wav need
-  6.4 GB in the folder of temporary files);
+- the peak memory of a worker and of the command (Linux) by a file's length (``--lengths``, minutes;
+  ten hours of wav need 6.4 GB in the folder of temporary files);
 - a tree of ``--files`` files of one second: time and processor time per file, and of that the
   bookkeeping, measured as the same inputs and results put into a journal without any analysis.
 """
@@ -53,8 +53,10 @@ import resource, sys
 from audiosearch.tagging import TagRules, tag_batch
 
 tag_batch(sys.argv[1], sys.argv[2], rules=TagRules(per=sys.argv[3]), workers=1, restart=True)
-for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF):
-    print(resource.getrusage(who).ru_maxrss / 1024)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+# Not ru_maxrss, which begins with that of the process that started this one.
+with open("/proc/self/status") as status:
+    print(next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:")))
 """
 
 Sound = npt.NDArray[np.float32]

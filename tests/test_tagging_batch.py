@@ -325,6 +325,18 @@ def test_parts_of_a_file_whose_name_is_no_text(tmp_path: Path) -> None:
     assert os.fsencode(piece.name).startswith(b"\xff.wav-")
 
 
+def test_cuts_of_a_file_in_which_libsndfile_cannot_seek(tmp_path: Path) -> None:
+    import soundfile
+
+    path, cut = tmp_path / "gsm.wav", tmp_path / "cut"
+    time_ = np.arange(12 * 8000) / 8000
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * time_), 8000, subtype="GSM610")
+    rules = TagRules(per="clip", top=1)
+    assert tag_batch(path, tmp_path / "tags.csv", rules=rules, cut=cut).skipped == 0
+    lengths = sorted(round(soundfile.info(piece).duration, 1) for piece in cut.rglob("*.wav"))
+    assert lengths == [2.4, 9.6]
+
+
 def test_what_cannot_be_is_refused(good_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="ending"):
         tag_batch(good_folder, tmp_path / "tags.doc")

@@ -74,6 +74,9 @@ def _write(path: str, start: float, end: float, target: Path) -> None:
             found = soundfile.SoundFile(os.fsencode(path))
         except (soundfile.SoundFileError, OSError):
             found = None
+    if found is not None and not found.seekable():  # GSM in wav
+        found.close()
+        found = None
     if found is not None:
         with found as source:
             first = round(start * source.samplerate)
