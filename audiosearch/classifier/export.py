@@ -14,7 +14,7 @@ from audiosearch.embedders.base import SPACE
 from audiosearch.errors import MissingDependencyError
 from audiosearch.storage import atomic_path, sha256_file, write_json
 
-__all__ = ["export_classifier", "write_classifier"]
+__all__ = ["export_classifier", "write_classifier", "write_model"]
 
 
 def export_classifier(
@@ -73,25 +73,40 @@ def write_classifier(
 
     Parameters, results and errors as for `export_classifier`; `model` is an ``onnx.ModelProto``.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise _missing(error) from error
     if half:
-        _store_half(model.graph)
-    onnx.checker.check_model(model)
-    target = Path(folder) / "classifier.onnx"
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        try:
+            _store_half(model.graph)
+        except ImportError as error:
+            raise _missing(error) from error
     manifest = {
-        "format_version": 1,
         "name": name,
-        "sha256": sha256_file(target),
         "space": SPACE,
         "classes": model.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
         "weights": "float16" if half else "float32",
         **facts,
     }
+    return write_model(model, folder, manifest)
+
+
+def write_model(model: Any, folder: str | os.PathLike[str], facts: dict[str, Any]) -> Path:
+    """Write an ONNX model and its manifest as `audiosearch.models.read_model` reads them.
+
+    Raises
+    ------
+    MissingDependencyError
+        When onnx is not installed.
+    StorageError
+        When they cannot be written.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise _missing(error) from error
+    onnx.checker.check_model(model)
+    target = Path(folder) / "classifier.onnx"
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    manifest = {"format_version": 1, "name": "", "sha256": sha256_file(target), **facts}
     write_json(Path(folder) / "classifier.json", manifest)
     return target
 

@@ -31,6 +31,12 @@ class Nodes:
         self._nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
 
+    def many(self, kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
+        """Add a node with several outputs; one that is not wanted has no name."""
+        from onnx import helper
+
+        self._nodes.append(helper.make_node(kind, inputs, outputs, **attributes))
+
     def constant(self, values: npt.NDArray[Any], name: str | None = None) -> str:
         """Add a weight, once a name, and return its name."""
         from onnx import numpy_helper
@@ -57,20 +63,23 @@ class Nodes:
             Inputs ``frames``, float32 (clips, 10, 128), and ``mask``, float32 (clips, 10); output
             ``scores``, float32 (clips, classes).
         """
+        inputs: dict[str, list[int | str]] = {
+            "frames": ["clips", CLIP_FRAMES, FRAME_VALUES],
+            "mask": ["clips", CLIP_FRAMES],
+        }
+        return self.assembled(scores, inputs, classes)
+
+    def assembled(self, scores: str, inputs: dict[str, list[int | str]], classes: int) -> Any:
+        """Return the model of these float32 inputs and the output ``scores`` (clips, classes)."""
         from onnx import TensorProto, helper
 
         self.op("Identity", scores, output="scores")
-        sides = {
-            "frames": ["clips", CLIP_FRAMES, FRAME_VALUES],
-            "mask": ["clips", CLIP_FRAMES],
-            "scores": ["clips", classes],
-        }
-        frames, mask, result = (
+        *given, result = (
             helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-            for name, shape in sides.items()
+            for name, shape in {**inputs, "scores": ["clips", classes]}.items()
         )
         return helper.make_model(
-            helper.make_graph(self._nodes, "classifier", [frames, mask], [result], self._weights),
+            helper.make_graph(self._nodes, "classifier", given, [result], self._weights),
             opset_imports=[helper.make_opsetid("", _OPSET)],
             ir_version=_IR_VERSION,
             producer_name="audiosearch",

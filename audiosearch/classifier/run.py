@@ -20,6 +20,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,8 +138,11 @@ class RunFolder:
                 f"{printable(str(path))} is damaged ({error}). Train again into a new folder."
             ) from error
 
-    def record(self, results: list[EpochResult]) -> None:
-        """Write the metrics of all epochs so far, the last of them to TensorBoard as well."""
+    def record(self, results: Sequence[Any]) -> None:
+        """Write the metrics of all epochs so far, the last of them to TensorBoard as well.
+
+        Each is an `EpochResult` or another dataclass of numbers with a field ``epoch``.
+        """
         import pandas as pd
 
         with atomic_path(self.path / "metrics.csv") as temporary:
@@ -173,7 +177,7 @@ class RunFolder:
             self._events.close()
             self._events = None
 
-    def _record_event(self, result: EpochResult) -> None:
+    def _record_event(self, result: Any) -> None:
         try:
             from tensorboard.compat.proto.event_pb2 import Event
             from tensorboard.compat.proto.summary_pb2 import Summary
@@ -185,7 +189,7 @@ class RunFolder:
         values = [
             Summary.Value(tag=name, simple_value=value)
             for name, value in asdict(result).items()
-            if name != "epoch"
+            if name != "epoch" and value is not None
         ]
         self._events.add_event(
             Event(wall_time=time.time(), step=result.epoch, summary=Summary(value=values))

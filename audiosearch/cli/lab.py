@@ -9,7 +9,7 @@ import click
 __all__ = ["COMMANDS", "command"]
 
 # In the order of the help: the way one goes.
-COMMANDS = ("inspect",)
+COMMANDS = ("inspect", "compare", "train", "predict")
 
 
 class _LabGroup(click.Group):

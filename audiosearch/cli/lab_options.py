@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from audiosearch.cli.output import warn, warn_skipped
+from audiosearch.cli.output import count, warn, warn_skipped
+from audiosearch.storage import Closing
 
 if TYPE_CHECKING:
     from audiosearch.lab.sounds import SoundSet
 
 __all__ = [
+    "SoundProgress",
+    "cache_option",
     "data_argument",
     "data_options",
+    "quiet_keras",
     "read_data",
     "show_problems",
     "show_skipped",
     "split_options",
+    "training_options",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SHOWN = 20
+_LINE_SECONDS = 10.0
 
 data_argument = click.argument("data", type=click.Path(path_type=Path))
 
@@ -65,6 +75,78 @@ def data_options(command: F) -> F:
             help=f"Of a table: the column with the {role}.",
         )(command)
     return _layout(_pattern(_classes(command)))
+
+
+cache_option = click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    show_default="AUDIOSEARCH_CACHE, else the user cache folder",
+    help="Where computed features are kept.",
+)
+
+_TRAINING = (
+    click.option(
+        "--seconds",
+        type=click.FloatRange(0.05, 60),
+        show_default="95 % of the sounds fit, up to 10",
+        help="Length of a clip; longer sounds are cut.",
+    ),
+    click.option(
+        "--short",
+        type=click.Choice(["repeat", "pad"]),
+        default="repeat",
+        help="What happens to shorter sounds: repeated, or followed by silence.",
+    ),
+    click.option(
+        "--epochs", type=click.IntRange(min=1), show_default="the model's own", help="Epochs."
+    ),
+    click.option(
+        "--batch-size", type=click.IntRange(min=2), default=32, help="Clips a step of a network."
+    ),
+    click.option(
+        "--learning-rate",
+        type=click.FloatRange(min=0, min_open=True),
+        show_default="the model's own",
+        help="Peak of the learning rate.",
+    ),
+    click.option(
+        "--schedule",
+        type=click.Choice(["cosine", "constant", "step"]),
+        default="cosine",
+        help="How the learning rate falls: to 0, not at all, or by 10 after half and 3/4.",
+    ),
+    click.option(
+        "--mixup",
+        type=click.FloatRange(min=0),
+        show_default="the model's own",
+        help="Parameter of the beta distribution that mixes two clips; 0 for none.",
+    ),
+    click.option(
+        "--augment/--no-augment",
+        default=True,
+        help="Shift, mask and change the level of spectrograms and waveforms in training.",
+    ),
+    click.option(
+        "--balance",
+        type=click.Choice(["weights", "none"]),
+        default="weights",
+        help="Whether rare classes weigh more in the loss.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "gpu"]),
+        default="auto",
+        help="Where networks are trained.",
+    ),
+)
+
+
+def training_options(command: F) -> F:
+    """Add the options that are settings of a training, by their names in `LabConfig`."""
+    for option in reversed(_TRAINING):
+        command = option(command)
+    return command
 
 
 def split_options(command: F) -> F:
@@ -113,3 +195,32 @@ def show_problems(problems: tuple[str, ...]) -> None:
     """Print on stderr what a user should look at, a line each."""
     for problem in problems:
         warn(problem)
+
+
+def quiet_keras() -> None:
+    """Keep TensorFlow's start-up notes from the terminal; its errors stay."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+class SoundProgress(Closing):
+    """Shows on stderr how many sounds' features are there: a line now and then."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._open = False
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take the state."""
+        terminal, now = sys.stderr.isatty(), time.monotonic()
+        if now - self._last < (0.2 if terminal else _LINE_SECONDS):
+            return
+        self._last, self._open = now, terminal
+        end = "\r" if terminal else "\n"
+        click.echo(f"{done:,} of {count(total, 'sound')} read{end}", nl=False, err=True)
+
+    def close(self) -> None:
+        """Take the line off the terminal."""
+        if self._open:
+            click.echo("\033[K", nl=False, err=True)
+            self._open = False

@@ -10,31 +10,62 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from audiosearch.lab.comparison import Comparison, ModelResult, compare
+    from audiosearch.lab.fitting import LabEpoch
     from audiosearch.lab.inspection import Inspection, inspect_sounds
+    from audiosearch.lab.measures import Measures
+    from audiosearch.lab.models import MODELS
+    from audiosearch.lab.prediction import LabClassifier, Prediction, predict
     from audiosearch.lab.reading import read_sounds
+    from audiosearch.lab.settings import LabConfig
     from audiosearch.lab.sounds import LabelledSound, SoundSet
     from audiosearch.lab.splits import Split, SplitPlan, plan_splits
+    from audiosearch.lab.training import LabRun, train_lab
 
 _HOMES = {
+    "Comparison": "comparison",
     "Inspection": "inspection",
+    "LabClassifier": "prediction",
+    "LabConfig": "settings",
+    "LabEpoch": "fitting",
+    "LabRun": "training",
     "LabelledSound": "sounds",
+    "MODELS": "models",
+    "Measures": "measures",
+    "ModelResult": "comparison",
+    "Prediction": "prediction",
     "SoundSet": "sounds",
     "Split": "splits",
     "SplitPlan": "splits",
+    "compare": "comparison",
     "inspect_sounds": "inspection",
     "plan_splits": "splits",
+    "predict": "prediction",
     "read_sounds": "reading",
+    "train_lab": "training",
 }
 
 __all__ = [
+    "MODELS",
+    "Comparison",
     "Inspection",
+    "LabClassifier",
+    "LabConfig",
+    "LabEpoch",
+    "LabRun",
     "LabelledSound",
+    "Measures",
+    "ModelResult",
+    "Prediction",
     "SoundSet",
     "Split",
     "SplitPlan",
+    "compare",
     "inspect_sounds",
     "plan_splits",
+    "predict",
     "read_sounds",
+    "train_lab",
 ]
 
 

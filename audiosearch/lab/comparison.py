@@ -1,0 +1,346 @@
+"""Comparison of models by cross-validation, on splits that are honest.
+
+Nothing is chosen on what is tested: networks are trained for a fixed number of epochs, and the
+curves that are drawn for the tested fold play no part. Every sound is tested once a seed; accuracy
+is the mean over sounds and seeds, with a 95 % bootstrap interval over sounds.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch import metrics
+from audiosearch.errors import InvalidArgumentError, StorageError, printable
+from audiosearch.lab.feature_cache import FeatureCache, FeatureSet
+from audiosearch.lab.features import get_feature
+from audiosearch.lab.fitting import Fit, fit_model
+from audiosearch.lab.inspection import find_copies
+from audiosearch.lab.measures import Measures, accuracy_interval, measure
+from audiosearch.lab.models import get_model
+from audiosearch.lab.settings import LabConfig
+from audiosearch.lab.sounds import SoundSet
+from audiosearch.lab.splits import Split, SplitPlan, plan_splits
+from audiosearch.lab.training import clip_length, scores_of
+from audiosearch.storage import storage_errors, write_json
+from audiosearch.version import __version__
+
+__all__ = ["Comparison", "ModelResult", "compare"]
+
+_TIMED_CLIPS = 16
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """One training and its test."""
+
+    split: str
+    seed: int
+    accuracy: float
+    seconds: float
+    epochs: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """A model's results over all splits and seeds.
+
+    Attributes
+    ----------
+    model : str
+        Its name.
+    measures : Measures
+        Over all tested sounds; where there are several seeds, of their mean scores.
+    accuracy : float
+        Mean over sounds and seeds.
+    interval : (float, float)
+        95 % bootstrap interval of it over sounds.
+    seed_accuracies : list of float
+        Of each seed.
+    folds : list of FoldResult
+        Each training.
+    feature_seconds, train_seconds : float
+        Time to compute what features were not there yet, and to train all folds of all seeds.
+    score_ms : float
+        Time to score one clip's features, in a batch of 16, with ONNX Runtime.
+    parameters : int
+        How many numbers the model has.
+    layers : list of dict
+        Layers, shapes, parameters.
+    peak_mb : float
+        The most memory that the process had taken by then.
+    scores : float32 (sounds, classes)
+        The mean over seeds of the scores that each sound had when it was tested.
+    """
+
+    model: str
+    measures: Measures
+    accuracy: float
+    interval: tuple[float, float]
+    seed_accuracies: list[float]
+    folds: list[FoldResult]
+    feature_seconds: float
+    train_seconds: float
+    score_ms: float
+    parameters: int
+    layers: list[dict[str, Any]]
+    peak_mb: float
+    scores: npt.NDArray[np.float32]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values, without the scores of each sound."""
+        return {
+            "model": self.model,
+            "accuracy": round(self.accuracy, 6),
+            "interval": [round(value, 6) for value in self.interval],
+            "seed_accuracies": [round(value, 6) for value in self.seed_accuracies],
+            "measures": self.measures.to_dict(),
+            "feature_seconds": round(self.feature_seconds, 2),
+            "train_seconds": round(self.train_seconds, 2),
+            "score_ms": round(self.score_ms, 4),
+            "parameters": self.parameters,
+            "peak_mb": round(self.peak_mb),
+            "layers": self.layers,
+            "folds": [asdict(fold) for fold in self.folds],
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes
+    ----------
+    folder : Path
+        Where the report lies.
+    sounds : SoundSet
+        What was tested on, without what could not be read.
+    plan : SplitPlan
+        How it was divided.
+    seeds : tuple of int
+        The seeds.
+    results : tuple of ModelResult
+        Of each model, best accuracy first.
+    """
+
+    folder: Path
+    sounds: SoundSet
+    plan: SplitPlan
+    seeds: tuple[int, ...]
+    results: tuple[ModelResult, ...]
+
+    @property
+    def advice(self) -> str:
+        """Which model to take and why, in a sentence or two."""
+        best = self.results[0]
+        # Whatever cannot be told from the best by its interval, and is quicker to train.
+        equals = [each for each in self.results if each.accuracy >= best.interval[0]]
+        chosen = min(equals, key=lambda each: each.train_seconds)
+        if chosen is best:
+            text = f"Take {best.model}: it is the most accurate here ({best.accuracy:.1%})"
+            return text + (", and none as good trains faster." if len(equals) > 1 else ".")
+        return (
+            f"Take {chosen.model} ({chosen.accuracy:.1%}): the most accurate, {best.model} "
+            f"({best.accuracy:.1%}), is not better by more than chance (95 % interval "
+            f"{best.interval[0]:.1%} to {best.interval[1]:.1%}), and takes "
+            f"{best.train_seconds / max(chosen.train_seconds, 1e-3):,.0f} times as long to train."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {
+            "audiosearch": __version__,
+            "data": Path(self.sounds.name).name,
+            "sounds": len(self.sounds),
+            "classes": self.sounds.counts(),
+            "split": self.plan.kind,
+            "optimistic": self.plan.optimistic,
+            "split_description": self.plan.description,
+            "seeds": list(self.seeds),
+            "advice": self.advice,
+            "models": [each.to_dict() for each in self.results],
+            "skipped": [list(each) for each in self.sounds.skipped],
+        }
+
+
+def compare(
+    sounds: SoundSet,
+    models: Sequence[str],
+    out: str | os.PathLike[str],
+    *,
+    config: LabConfig | None = None,
+    split: str = "auto",
+    folds: int = 5,
+    optimistic: bool = False,
+    seeds: Sequence[int] = (0,),
+    cache: str | os.PathLike[str] | None = None,
+    on_sound: Callable[[int, int], None] | None = None,
+    on_fold: Callable[[str, FoldResult], None] | None = None,
+) -> Comparison:
+    """Test models by cross-validation and write a report.
+
+    Parameters
+    ----------
+    sounds : SoundSet
+        Labelled sounds.
+    models : sequence of str
+        Names of models.
+    out : path-like
+        Folder for ``report.html`` and ``report.json``; it must not exist, or be empty.
+    config : LabConfig, optional
+        Settings of all trainings; its model, validation and seed play no part.
+    split, folds, optimistic
+        As `audiosearch.lab.plan_splits` takes them.
+    seeds : sequence of int
+        Train everything once with each.
+    cache : path-like, optional
+        Folder for features.
+    on_sound : callable, optional
+        Called with how many sounds' features are there, and how many there are.
+    on_fold : callable, optional
+        Called with a model's name and each `FoldResult`.
+
+    Raises
+    ------
+    DataError
+        When the sounds are too few, or training diverges.
+    InvalidArgumentError
+        When there is no such model, or the split would not be honest.
+    MissingDependencyError
+        When a package is not installed.
+    StorageError
+        When the folder exists and is not empty, or cannot be written.
+    """
+    if not models or not seeds:
+        raise InvalidArgumentError("Name at least one model and one seed.")
+    specs = [get_model(name) for name in dict.fromkeys(models)]
+    sounds.check_trainable()
+    folder = Path(out)
+    with storage_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StorageError(
+                f"{printable(str(folder))} exists already. Name a new folder with --out."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+    config = replace(config or LabConfig(), validation=0.0, patience=0)
+    length = clip_length(sounds, config)
+    plan: SplitPlan | None = None
+    results = []
+    with FeatureCache(cache) as store:
+        for spec in specs:
+            began = time.perf_counter()
+            feature = get_feature(spec.feature)
+            features = store.features(sounds, feature, length, on_sound=on_sound)
+            seconds = time.perf_counter() - began
+            # What cannot be read is left out once, and for all models.
+            sounds = features.sounds
+            if plan is None:
+                sounds.check_trainable()
+                together = [each.rows for each in find_copies(sounds)]
+                plan = plan_splits(
+                    sounds, split=split, folds=folds, optimistic=optimistic, together=together
+                )
+            own = replace(config, model=spec.name)
+            results.append(_tested(features, plan, own, seeds, seconds, on_fold))
+    assert plan is not None
+    results.sort(key=lambda each: -each.accuracy)
+    found = Comparison(folder, sounds, plan, tuple(seeds), tuple(results))
+    write_json(folder / "report.json", found.to_dict())
+    from audiosearch.lab.report import write_report
+
+    write_report(found)
+    return found
+
+
+def _tested(
+    features: FeatureSet,
+    plan: SplitPlan,
+    config: LabConfig,
+    seeds: Sequence[int],
+    feature_seconds: float,
+    on_fold: Callable[[str, FoldResult], None] | None,
+) -> ModelResult:
+    sounds, began = features.sounds, time.perf_counter()
+    truth = sounds.targets()
+    scores = np.zeros((len(seeds), len(sounds), len(sounds.classes)), np.float32)
+    folds: list[FoldResult] = []
+    fit: Fit | None = None
+    for place, seed in enumerate(seeds):
+        for split in plan.splits:
+            result, fit = _fold(features, split, replace(config, seed=seed), scores[place])
+            folds.append(result)
+            if on_fold:
+                on_fold(config.model, result)
+    train_seconds = time.perf_counter() - began
+    assert fit is not None
+    right = np.stack([_rightness(truth, each, sounds) for each in scores])
+    mean = scores.mean(axis=0)
+    return ModelResult(
+        config.model,
+        measure(truth, mean, sounds),
+        float(right.mean()),
+        accuracy_interval(right.mean(axis=0)),
+        right.mean(axis=1).tolist(),
+        folds,
+        feature_seconds,
+        train_seconds,
+        _score_ms(fit, features),
+        fit.parameters,
+        fit.layers,
+        _peak_mb(),
+        mean,
+    )
+
+
+def _fold(
+    features: FeatureSet, split: Split, config: LabConfig, scores: npt.NDArray[np.float32]
+) -> tuple[FoldResult, Fit]:
+    """Train on a split, fill in the scores of what it tests on, and return both."""
+    began = time.perf_counter()
+    fit = fit_model(features, split.train, split.test, config)
+    scores[split.test] = scores_of(fit, features, split.test)
+    truth = features.sounds.targets()[split.test]
+    right = _rightness(truth, scores[split.test], features.sounds)
+    seconds = time.perf_counter() - began
+    epochs = [asdict(each) for each in fit.epochs]
+    return FoldResult(split.name, config.seed, float(right.mean()), seconds, epochs), fit
+
+
+def _rightness(
+    truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32], sounds: SoundSet
+) -> npt.NDArray[np.float64]:
+    """Return whether each sound was right; of several classes the share of right decisions."""
+    wanted, given = metrics.validate(truth, scores)
+    if sounds.multi_label:
+        return ((given >= 0.5) == wanted).mean(axis=1)
+    return wanted[np.arange(len(wanted)), given.argmax(axis=1)].astype(np.float64)
+
+
+def _score_ms(fit: Fit, features: FeatureSet) -> float:
+    """Return how long one clip takes, as the median of several batches."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        fit.write().SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    clips = features.take(np.arange(_TIMED_CLIPS) % len(features))
+    times = []
+    for _ in range(6):
+        began = time.perf_counter()
+        session.run(None, {"clip": clips})
+        times.append(time.perf_counter() - began)
+    return float(np.median(times[1:])) / _TIMED_CLIPS * 1000
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

@@ -1,0 +1,181 @@
+"""Features: what a model takes of a clip.
+
+============== ============================== =================================================
+name           shape for a clip of S seconds  what it is
+============== ============================== =================================================
+``lite``       (1 + (S - 0.96) / 0.48, 128)   embeddings of the bundled embedder
+``vggish``     the same                       embeddings of the real VGGish, where it is fetched
+``lite-trunk`` the same, 768 values           the bundled embedder's convolutional trunk
+``log-mel``    (100 S, 64)                    log-mel spectrogram, frames of 10 ms
+``image``      (96, 96)                       that as an 8-bit picture of one size
+``waveform``   (16000 S,)                     samples
+``librosa26``  (26,)                          means of chroma, RMS, spectral centroid, bandwidth,
+                                              roll-off, zero-crossing rate and 20 MFCC
+============== ============================== =================================================
+
+Of ``lite-trunk``, ``log-mel``, ``image`` and ``waveform``, sounds are brought to one level first
+(RMS 0.1).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch import frontend
+from audiosearch.embedders import dequantize, embedder_hash, get_embedder
+from audiosearch.errors import InvalidArgumentError, MissingDependencyError
+from audiosearch.lab.waveforms import ClipLength
+from audiosearch.models import bundled_model
+
+__all__ = ["FEATURES", "LIBROSA26", "Feature", "get_feature"]
+
+LIBROSA26 = (
+    "chroma",
+    "rms",
+    "spectral_centroid",
+    "spectral_bandwidth",
+    "rolloff",
+    "zero_crossing_rate",
+    *(f"mfcc{number}" for number in range(1, 21)),
+)
+"""Names of the 26 parameters, as the columns of a table."""
+
+HOP = 0.48
+_LEVEL = np.float32(0.1)
+_IMAGE = (96, 96)
+# Log-mel values that become black and white.
+_DARK, _BRIGHT = float(np.log(0.01)), 4.0
+_VERSION = "1"
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature, ready to be computed.
+
+    Attributes
+    ----------
+    name : str
+        As `get_feature` takes it.
+    identity : str
+        What its values depend on beside the sound: other weights are another feature.
+    compute : callable
+        Takes mono samples at 16 kHz, float32 (n,), and returns float32 values.
+    """
+
+    name: str
+    identity: str
+    compute: Callable[[Floats], Floats]
+
+
+def get_feature(name: str) -> Feature:
+    """Return a feature by its name.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When there is none of that name.
+    MissingDependencyError
+        When it needs a package that is not installed.
+    ModelError
+        When its embedder is not there.
+    """
+    if name not in _MAKERS:
+        raise InvalidArgumentError(f"feature must be one of {', '.join(FEATURES)}, not '{name}'.")
+    identity, compute = _MAKERS[name]()
+    return Feature(name, f"{name} {_VERSION} {identity}", compute)
+
+
+def _embedded(name: str) -> tuple[str, Callable[[Floats], Floats]]:
+    embedder = get_embedder(name)
+
+    def compute(waveform: Floats) -> Floats:
+        batches = frontend.patches(waveform, hop=HOP)
+        return np.concatenate([dequantize(embedder.embed_patches(batch)) for batch in batches])
+
+    return embedder_hash(name), compute
+
+
+def _lite_trunk() -> tuple[str, Callable[[Floats], Floats]]:
+    from audiosearch.lab.trunk import run_trunk
+
+    return bundled_model("lite").sha256, lambda waveform: run_trunk(_patches(waveform))
+
+
+def _patches(waveform: Floats) -> Floats:
+    return np.concatenate([*frontend.patches(_level(waveform), hop=HOP)])
+
+
+def _log_mel(waveform: Floats) -> Floats:
+    # A frame is 400 samples: what is shorter is followed by silence.
+    levelled = _level(waveform)
+    return frontend.log_mel(np.pad(levelled, (0, max(240, 400 - len(levelled)))))
+
+
+def _image(waveform: Floats) -> Floats:
+    from scipy import ndimage
+
+    spectrogram = _log_mel(waveform)
+    factors = [new / old for new, old in zip(_IMAGE, spectrogram.shape, strict=True)]
+    resized = ndimage.zoom(spectrogram, factors, order=1, mode="nearest", grid_mode=True)
+    grey = np.rint(255 * np.clip((resized - _DARK) / (_BRIGHT - _DARK), 0, 1))
+    return grey.astype(np.float32) / np.float32(255)
+
+
+def _level(waveform: Floats) -> Floats:
+    loudness = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
+    return np.asarray(waveform * (_LEVEL / np.float32(max(loudness, 1e-5))), np.float32)
+
+
+def _librosa26() -> tuple[str, Callable[[Floats], Floats]]:
+    try:
+        import librosa
+    except ImportError as error:
+        raise MissingDependencyError(
+            "librosa", extra="lab", purpose="Computing librosa's parameters"
+        ) from error
+    from audiosearch.audio import SAMPLE_RATE
+
+    rated: dict[str, Any] = {"sr": SAMPLE_RATE}
+
+    def compute(waveform: Floats) -> Floats:
+        magnitude = np.abs(librosa.stft(waveform, n_fft=min(2048, len(waveform))))
+        feature = librosa.feature
+        tracks = [
+            feature.chroma_stft(S=magnitude**2, tuning=0.0, **rated).mean(axis=0),
+            feature.rms(y=waveform),
+            feature.spectral_centroid(S=magnitude, **rated),
+            feature.spectral_bandwidth(S=magnitude, **rated),
+            feature.spectral_rolloff(S=magnitude, **rated),
+            feature.zero_crossing_rate(waveform),
+            *feature.mfcc(y=waveform, n_mfcc=20, n_fft=min(2048, len(waveform)), **rated),
+        ]
+        return np.array([np.mean(track) for track in tracks], np.float32)
+
+    return version("librosa"), compute
+
+
+_MAKERS: dict[str, Callable[[], tuple[str, Callable[[Floats], Floats]]]] = {
+    "lite": functools.partial(_embedded, "lite"),
+    "vggish": functools.partial(_embedded, "vggish"),
+    "lite-trunk": _lite_trunk,
+    "log-mel": lambda: ("", _log_mel),
+    "image": lambda: ("", _image),
+    "waveform": lambda: ("", _level),
+    "librosa26": _librosa26,
+}
+
+FEATURES = tuple(_MAKERS)
+
+
+def feature_key(feature: Feature, length: ClipLength) -> str:
+    """Return what a stored value depends on beside the sound."""
+    return f"{feature.identity} {length.seconds:.4f} {length.short}"

@@ -1,0 +1,72 @@
+"""The bundled embedder's convolutional trunk, to build classifiers on.
+
+Its embedding of 128 bytes is what AudioSet's features keep of a sound. The trunk below has 768
+values, which tell more kinds of sounds apart than those of AudioSet.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.errors import MissingDependencyError
+from audiosearch.models import bundled_model
+
+__all__ = ["TRUNK_VALUES", "load_trunk", "run_trunk"]
+
+TRUNK_VALUES = 768
+_BATCH = 16
+
+Floats = npt.NDArray[np.float32]
+
+
+def load_trunk() -> Any:
+    """Return the trunk as an ONNX model: (n, 96, 64) to (n, 768), float32.
+
+    It ends before the first dense layer, where the values of all places are averaged.
+
+    Raises
+    ------
+    MissingDependencyError
+        When onnx is not installed.
+    """
+    try:
+        import onnx
+        from onnx import shape_inference, utils
+    except ImportError as error:
+        raise MissingDependencyError(
+            "onnx", extra="tensorflow", purpose="Building on the bundled embedder"
+        ) from error
+    model = shape_inference.infer_shapes(onnx.load(bundled_model("lite").path))
+    first_dense = next(node for node in model.graph.node if node.op_type == "Gemm")
+    sides = [model.graph.input[0].name], [first_dense.input[0]]
+    return utils.Extractor(model).extract_model(*sides)
+
+
+def run_trunk(patches: Floats) -> Floats:
+    """Return the trunk's values of patches (n, 96, 64), float32 (n, 768)."""
+    session = _session()
+    values = np.empty((len(patches), TRUNK_VALUES), np.float32)
+    for first in range(0, len(patches), _BATCH):
+        batch = patches[first : first + _BATCH]
+        # One batch size, so that a value never depends on what else is computed.
+        padded = np.zeros((_BATCH, *batch.shape[1:]), np.float32)
+        padded[: len(batch)] = batch
+        (given,) = session.run(None, {session.get_inputs()[0].name: padded})
+        values[first : first + len(batch)] = given[: len(batch)]
+    return values
+
+
+@functools.cache
+def _session() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(
+        load_trunk().SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )

@@ -1,0 +1,130 @@
+"""The lab's comparison of models: its folds, figures and report, and the measures behind it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from lab_fixtures import class_folders, esc50_layout
+
+from audiosearch.errors import InvalidArgumentError, StorageError
+from audiosearch.lab import LabConfig, LabelledSound, SoundSet, compare, read_sounds
+from audiosearch.lab.measures import accuracy_interval, measure
+
+
+def labelled(labels: list[tuple[str, ...]], *, multi_label: bool = False) -> SoundSet:
+    sounds = tuple(LabelledSound(f"{row}.wav", each) for row, each in enumerate(labels))
+    classes = tuple(sorted({label for each in labels for label in each}))
+    return SoundSet("set", "folders", sounds, classes, multi_label=multi_label)
+
+
+def test_measures_are_those_of_a_worked_example():
+    sounds = labelled([("a",), ("a",), ("a",), ("b",), ("c",)])
+    scores = np.array(
+        [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.5, 0.2, 0.3]],
+        np.float32,
+    )
+    found = measure(sounds.targets(), scores, sounds)
+    assert found.accuracy == pytest.approx(3 / 5)
+    assert found.confusion == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
+    # a: 2 of 3 found, 2 of 3 right; b: 1 of 1 found, 1 of 2 right; c: none.
+    assert found.f1 == pytest.approx({"a": 2 / 3, "b": 2 / 3, "c": 0})
+    assert found.macro_f1 == pytest.approx(4 / 9)
+    # a ranks its three at 1, 2 and 4; b is second behind none but one; c is first.
+    assert found.mAP == pytest.approx(((1 + 1 + 3 / 4) / 3 + 1 + 1) / 3)
+
+
+def test_several_classes_are_measured_by_decision():
+    sounds = labelled([("a", "b"), ("b",), ()], multi_label=True)
+    scores = np.array([[0.9, 0.4], [0.6, 0.7], [0.1, 0.2]], np.float32)
+    found = measure(sounds.targets(), scores, sounds)
+    assert found.accuracy == pytest.approx(4 / 6)
+    assert found.f1 == pytest.approx({"a": 2 / 3, "b": 2 / 3})
+    assert found.confusion == []
+
+
+def test_the_interval_of_an_accuracy_narrows_with_the_sounds():
+    few = accuracy_interval(np.repeat([1.0, 0.0], [15, 5]))
+    many = accuracy_interval(np.repeat([1.0, 0.0], [1500, 500]))
+    assert few[0] < many[0] < 0.75 < many[1] < few[1]
+    # The normal approximation: 1.96 * sqrt(0.75 * 0.25 / 2000) = 0.019.
+    assert many == pytest.approx((0.731, 0.769), abs=0.003)
+    assert accuracy_interval(np.ones(10)) == (1, 1)
+
+
+def test_models_are_compared_on_the_makers_folds(tmp_path):
+    esc50_layout(tmp_path / "data")
+    (tmp_path / "data" / "audio" / "1-01-0-0.wav").write_bytes(b"no sound" * 50)
+    seen = []
+    found = compare(
+        read_sounds(tmp_path / "data"),
+        ["mlp-lite", "linear-lite"],
+        tmp_path / "out",
+        config=LabConfig(epochs=6, batch_size=4, learning_rate=5e-3),
+        seeds=(0, 1),
+        cache=tmp_path / "cache",
+        on_fold=lambda model, fold: seen.append((model, fold.seed, fold.split)),
+    )
+    folds = [f"fold {number}" for number in (1, 2, 3)]
+    assert seen == [
+        (model, seed, fold)
+        for model in ("mlp-lite", "linear-lite")
+        for seed in (0, 1)
+        for fold in folds
+    ]
+    written = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert (written["split"], written["optimistic"], written["sounds"]) == ("folds", False, 17)
+    by_name = {each["model"]: each for each in written["models"]}
+    linear = by_name["linear-lite"]
+    assert linear["seed_accuracies"][0] == linear["seed_accuracies"][1]
+    assert linear["accuracy"] > 0.9
+    assert np.sum(linear["measures"]["confusion"]) == 17
+    weights = [6 / 17, 6 / 17, 5 / 17]
+    tested = {fold["split"]: fold["accuracy"] for fold in linear["folds"][:3]}
+    sizes = dict(zip(["fold 2", "fold 3", "fold 1"], weights, strict=True))
+    mean = sum(tested[name] * sizes[name] for name in tested)
+    assert linear["accuracy"] == pytest.approx(mean, abs=1e-5)
+    assert [len(fold["epochs"]) for fold in by_name["mlp-lite"]["folds"]] == [6] * 6
+    assert linear["layers"][-1]["output"] == [3]
+    assert found.advice in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_says_that_it_is_optimistic_and_bears_any_label(tmp_path, invoke):
+    class_folders(tmp_path / "data", kinds=("low", "noise"), n=4)
+    odd = '<b>$\\frac{1}{$ & "x"'
+    (tmp_path / "data" / "low").rename(tmp_path / "data" / odd.replace("/", ""))
+    lines = ["path,label,group"]
+    for path in sorted((tmp_path / "data").rglob("*.wav")):
+        label = '"' + path.parent.name.replace('"', '""') + '"'
+        file = '"' + str(path).replace('"', '""') + '"'
+        lines.append(f"{file},{label},{int(path.stem) // 2}")
+    (tmp_path / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    common = ["lab", "compare", tmp_path / "list.csv", "--models", "linear-lite", "--folds", "2"]
+    common += ["--cache", tmp_path / "cache", "--split", "random"]
+    refused = invoke(*common, "--out", tmp_path / "no")
+    assert refused.code == 1
+    assert "--optimistic" in refused.err
+    done = invoke(*common, "--optimistic", "--out", tmp_path / "out")
+    assert done.code == 0
+    assert "OPTIMISTIC" in done.out
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Optimistic" in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;$\\frac{1}{$ &amp; &quot;x&quot;" in page
+    assert not re.search(r'(src|href)="(?!#|data:)', page), "the page needs nothing else"
+    again = invoke(*common, "--optimistic", "--out", tmp_path / "out")
+    assert "exists already" in again.err
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path):
+    sounds = read_sounds(class_folders(tmp_path / "data", n=2))
+    with pytest.raises(InvalidArgumentError, match="no model 'owl'"):
+        compare(sounds, ["owl"], tmp_path / "out")
+    with pytest.raises(InvalidArgumentError, match="at least one"):
+        compare(sounds, [], tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(StorageError, match="exists already"):
+        compare(sounds, ["linear-lite"], tmp_path / "full")
