@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 from conftest import REPOSITORY, write_packed
+from lab_fixtures import class_folders
 
 from audiosearch.cli import cli
 from audiosearch.cli.root import COMMANDS
@@ -172,6 +173,7 @@ def playground(good_folder: Path, tmp_path: Path, command_environment: dict[str,
         shutil.copy(good_folder / "tone.wav", tmp_path / name)
     shutil.copy(good_folder / "nested" / "noise.flac", tmp_path / "two.flac")
     write_packed(tmp_path / "eval.h5", clips=360)
+    class_folders(tmp_path / "machine-noise", n=6)
     tools = tmp_path / "bin"
     tools.mkdir()
     program = tools / "audiosearch"
