@@ -17,20 +17,23 @@ if TYPE_CHECKING:
     from audiosearch.lab.models import MODELS
     from audiosearch.lab.prediction import LabClassifier, Prediction, predict
     from audiosearch.lab.reading import read_sounds
+    from audiosearch.lab.review import Doubt, Hesitation, doubted_labels, worth_labelling
     from audiosearch.lab.settings import LabConfig
     from audiosearch.lab.sounds import LabelledSound, SoundSet
     from audiosearch.lab.splits import Split, SplitPlan, plan_splits
     from audiosearch.lab.training import LabRun, train_lab
 
 _HOMES = {
+    "MODELS": "models",
     "Comparison": "comparison",
+    "Doubt": "review",
+    "Hesitation": "review",
     "Inspection": "inspection",
     "LabClassifier": "prediction",
     "LabConfig": "settings",
     "LabEpoch": "fitting",
     "LabRun": "training",
     "LabelledSound": "sounds",
-    "MODELS": "models",
     "Measures": "measures",
     "ModelResult": "comparison",
     "Prediction": "prediction",
@@ -38,16 +41,20 @@ _HOMES = {
     "Split": "splits",
     "SplitPlan": "splits",
     "compare": "comparison",
+    "doubted_labels": "review",
     "inspect_sounds": "inspection",
     "plan_splits": "splits",
     "predict": "prediction",
     "read_sounds": "reading",
     "train_lab": "training",
+    "worth_labelling": "review",
 }
 
 __all__ = [
     "MODELS",
     "Comparison",
+    "Doubt",
+    "Hesitation",
     "Inspection",
     "LabClassifier",
     "LabConfig",
@@ -61,11 +68,13 @@ __all__ = [
     "Split",
     "SplitPlan",
     "compare",
+    "doubted_labels",
     "inspect_sounds",
     "plan_splits",
     "predict",
     "read_sounds",
     "train_lab",
+    "worth_labelling",
 ]
 
 

@@ -34,7 +34,7 @@ from audiosearch.lab.training import clip_length, scores_of
 from audiosearch.storage import storage_errors, write_json
 from audiosearch.version import __version__
 
-__all__ = ["Comparison", "ModelResult", "compare"]
+__all__ = ["Comparison", "FoldResult", "ModelResult", "compare", "cross_validated_scores"]
 
 _TIMED_CLIPS = 16
 
@@ -299,6 +299,26 @@ def _tested(
         _peak_mb(),
         mean,
     )
+
+
+def cross_validated_scores(
+    features: FeatureSet, plan: SplitPlan, config: LabConfig
+) -> npt.NDArray[np.float32]:
+    """Return the scores of each sound by a model that did not hear it, float32 (sounds, classes).
+
+    Parameters
+    ----------
+    features : FeatureSet
+        What the model takes.
+    plan : SplitPlan
+        Splits in which every sound is tested once.
+    config : LabConfig
+        The model, with a validation of 0.
+    """
+    scores = np.zeros((len(features), len(features.sounds.classes)), np.float32)
+    for split in plan.splits:
+        _fold(features, split, config, scores)
+    return scores
 
 
 def _fold(
