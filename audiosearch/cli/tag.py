@@ -134,6 +134,8 @@ def _print_summary(summary: TagSummary) -> None:
         f"{summary.output}: {summary.tagged:,} of {count(summary.files, 'file')} tagged{earlier}, "
         f"{summary.skipped:,} skipped."
     )
+    if summary.redone:
+        click.echo(f"{count(summary.redone, 'file')} done again, with other settings than before.")
     if summary.seconds and summary.elapsed:
         click.echo(speed_line(summary.seconds, summary.elapsed))
     if summary.skipped:

@@ -2,8 +2,9 @@
 
 Files are analysed by what batch tagging runs on: the same isolated processes, limits, groups and
 progress. The library's catalogue is the journal: it holds each file's size and modification time,
-and a reason where it was skipped. Results are committed in the order of the files, in groups, about
-once a second while they come.
+and a reason where it was skipped. A second journal, such as batch tagging keeps beside its output,
+could only disagree with it: what is found in a file, and that it is done, are one commit here.
+Results are committed in the order of the files, in groups, about once a second while they come.
 Killing the process at any moment leaves a library that opens and holds every group that was
 reported; the next run goes on from there.
 """

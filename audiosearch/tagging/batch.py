@@ -62,6 +62,8 @@ class TagSummary:
         Of these, how many are tagged: by this run or an earlier one.
     earlier : int
         How many of those tagged or skipped were so before this run.
+    redone : int
+        Inputs that were done before this run with other settings, and were done again.
     skipped : int
         Inputs that could not be used.
     first_skipped : list of (path, reason)
@@ -78,6 +80,7 @@ class TagSummary:
     files: int = 0
     tagged: int = 0
     earlier: int = 0
+    redone: int = 0
     skipped: int = 0
     first_skipped: list[tuple[str, str]] = field(default_factory=list)
     errors: str | None = None
@@ -193,6 +196,7 @@ def tag_batch(
         if kind.render is not None:
             journal.attach(kind.head, kind.render, layout=f"{kind.name} {kind.version}")
         summary.files, summary.earlier = totals.inputs, totals.done - totals.problems
+        summary.redone = journal.other_settings
         failed: list[tuple[str, str]] = []
         count = core_count() if workers is None else workers
         todo = totals.inputs - totals.done

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,13 +84,7 @@ def _write(path: str, start: float, end: float, target: Path) -> None:
             count = round(end * source.samplerate) - first
             source.seek(first)
             fine = _FINE.get(source.subtype, "PCM_16")
-            _save(
-                target,
-                source.samplerate,
-                source.channels,
-                fine,
-                source.blocks(_BLOCK, frames=count, dtype="float64", always_2d=True),
-            )
+            _save(target, source.samplerate, source.channels, fine, _read(source, count))
         return
     try:
         blocks = read_libav(path, start, end)
@@ -109,6 +104,16 @@ def _write(path: str, start: float, end: float, target: Path) -> None:
     _save(target, rate, 1, "PCM_16", all_blocks())
 
 
+def _read(source: Any, count: int) -> Iterator[np.ndarray]:
+    """Yield at most `count` frames; `blocks` would fill up with whatever was in the memory."""
+    while count > 0:
+        block = source.read(min(count, _BLOCK), dtype="float64", always_2d=True)
+        if not len(block):
+            return
+        count -= len(block)
+        yield block
+
+
 def _save(
     target: Path, rate: int, channels: int, subtype: str, blocks: Iterator[np.ndarray]
 ) -> None:
@@ -119,3 +124,14 @@ def _save(
     ) as file:
         for block in blocks:
             file.write(block)
+    if subtype in ("FLOAT", "DOUBLE"):
+        _forget_the_time(target)
+
+
+def _forget_the_time(path: Path) -> None:
+    """Clear the time in a wav file's chunk ``PEAK``: the same sound is the same file."""
+    with path.open("r+b") as file:
+        at = file.read(256).find(b"PEAK")
+        if at >= 0:
+            file.seek(at + 12)  # behind its name, its size and its version
+            file.write(bytes(4))
