@@ -318,3 +318,12 @@ def test_other_formats_are_rendered_clip_by_clip(own: Library) -> None:
 def test_pages_have_nothing_inline(client: FlaskClient, path: str) -> None:
     page = client.get(path).text
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|<script>", page)
+
+
+def test_long_folders_are_shortened_on_cards(library: ScriptedLibrary) -> None:
+    library.hits = [sound(1, "/home/me/Recordings/2024/June/dog.wav"), sound(2, "/music/cat.wav")]
+    client = create_app(library).test_client()
+    assert '<span class="folder">/home/me/Recordings/2024/June<' in client.get("/?q=Car").text
+    cards = client.get("/?q=Car&view=grid").text
+    assert '<span class="folder">…/2024/June<' in cards
+    assert '<span class="folder">/music<' in cards

@@ -72,6 +72,7 @@ def register(app: Flask) -> None:
         printable=printable,
         recording_name=recording_name,
         recording_folder=recording_folder,
+        last_folders=last_folders,
         search_url=search_url,
         clip_url=lambda clip: f"{request.script_root}/clip/{clip}",
         strip_url=lambda clip: f"{request.script_root}/clips/{clip}/strip.png",
@@ -159,6 +160,12 @@ def recording_folder(item: Hit | Clip) -> str:
         return ""
     folder = str(PurePath(item.recording).parent)
     return "" if folder == "." else printable(folder)
+
+
+def last_folders(folder: str) -> str:
+    """Return the end of a long path, for where there is little room."""
+    parts = re.split(r"[/\\]", folder)
+    return folder if len(parts) < 5 else "…/" + "/".join(parts[-2:])
 
 
 def search_url(label: str) -> str:
