@@ -417,9 +417,10 @@ def test_no_secret_is_logged(
     client.post("/sign-in", data={"user": "ada", "password": PASSWORD})
     value = cookie(client)
     assert value
-    answer = client.get(
-        "/?q=Car&token=guessed-token", headers={"Authorization": "Bearer other-secret"}
-    )
+    sent_on = client.get("/?q=Car&token=guessed-token")
+    assert (sent_on.status_code, sent_on.headers["Location"]) == (303, "/?q=Car")
+    headers = {"Authorization": "Bearer other-secret", "Referer": "/?token=guessed-token"}
+    answer = client.get("/?q=Car", headers=headers)
     assert answer.status_code == 500
     app.logger.error("GET /?token=%s&q=x", "another-token")
     app.logger.removeHandler(handler)

@@ -111,6 +111,8 @@ class Access:
         session = self.session()
         if session is not None:
             g.session = session
+            if request.method in ("GET", "HEAD") and "token" in request.args:
+                return redirect(_without_token(), 303)
             return None
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
