@@ -11,6 +11,7 @@ import sys
 import tarfile
 import wave
 import zipfile
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +23,20 @@ from conftest import REPOSITORY, write_packed
 if str(REPOSITORY) not in sys.path:
     sys.path.append(str(REPOSITORY))
 
+from audiosearch.classifier.network import import_keras
 from audiosearch.classifier.scorer import load_scorer
 from audiosearch.errors import DataError, InvalidArgumentError
 from audiosearch.labels import load_labels
-from tools.lite import adaptation, audit, distillation, measures, mixing, shards, teacher
+from tools.lite import (
+    adaptation,
+    audit,
+    distillation,
+    guiding,
+    measures,
+    mixing,
+    shards,
+    teacher,
+)
 from tools.lite.archives import read_package
 from tools.lite.batching import BatchShape, PairPool, clip_batches
 from tools.lite.catalogue import Package, Sound, read_packages, read_rows, read_sounds
@@ -33,7 +44,9 @@ from tools.lite.collection import SoundStore, collect, short_sha1
 from tools.lite.commands import export_run
 from tools.lite.export import export_student
 from tools.lite.growth import grow
+from tools.lite.guide import Guide
 from tools.lite.judging import Judge
+from tools.lite.losses import class_weights
 from tools.lite.network import (
     StudentConfig,
     build_adaptor,
@@ -43,6 +56,7 @@ from tools.lite.network import (
 )
 from tools.lite.released import AudioSetClips, Pairs, Released, fold_of
 from tools.lite.report import HeldOut
+from tools.lite.restoring import restore, restore_parts
 from tools.lite.run import load_parts
 from tools.lite.survey import licence_in, survey
 from tools.lite.targets import key_of, mixed_target, read_targets, write_targets
@@ -51,6 +65,11 @@ from tools.lite.windows import Windows, cut_windows
 
 RATE = 16000
 STUDENT = StudentConfig(channels=4, depths=(1, 1), block="full", features=16, hidden=(12,))
+
+
+def arrays(values) -> np.ndarray:
+    """What a network gave, with any of Keras' backends."""
+    return import_keras().ops.convert_to_numpy(values)
 
 
 def tone(hertz: float, seconds: float, level: float = 0.3) -> np.ndarray:
@@ -111,6 +130,7 @@ class StubTeacher:
 
     kernel = np.random.default_rng(5).normal(0, 0.3, (1024, 521)).astype(np.float32)
     bias = np.full(521, -3.0, np.float32)
+    columns = np.arange(521)
 
     def answer(self, log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         bands = np.maximum(log_mel.mean(axis=1) + 4.6, 0)
@@ -602,6 +622,129 @@ def test_a_longer_training_can_leave_out_the_first_shards(stages, tmp_path):
         distillation.distil(stages / "shards", layer, tmp_path / "none", replace(config, first=9))
 
 
+@pytest.mark.parametrize("block", ["full", "separable"])
+@pytest.mark.parametrize("hidden", [(12,), ()])
+def test_an_exported_embedder_can_be_trained_on_from_its_weights(block, hidden, tmp_path):
+    config = replace(STUDENT, block=block, hidden=hidden)
+    random = np.random.default_rng(3)
+    mean = random.normal(0, 0.1, 128).astype(np.float32)
+    deviation = random.uniform(0.2, 0.4, 128).astype(np.float32)
+    trunk, adaptor = build_trunk(config), build_adaptor(config, mean=mean, deviation=deviation)
+    for part in (trunk, adaptor):
+        for layer in part.layers:
+            if len(layer.get_weights()) == 4:  # normalisation as after some training
+                shape = layer.get_weights()[0].shape
+                layer.set_weights(
+                    [random.uniform(0.5, 2, shape), random.normal(0, 0.5, shape),
+                     random.normal(0, 0.5, shape), random.uniform(0.3, 3, shape)]
+                )  # fmt: skip
+    path = export_student(trunk, adaptor, config, tmp_path / "a.onnx", half=False)
+    log_mel = random.uniform(-4, 3, (40, 96, 64)).astype(np.float32)
+    parts, _ = restore_parts(path, config, log_mel, mean=mean, deviation=deviation)
+
+    def answers(trunk, adaptor, *, training: bool = False) -> np.ndarray:
+        return arrays(adaptor(trunk(log_mel, training=training), training=training))
+
+    expected = answers(trunk, adaptor)
+    assert np.allclose(answers(**parts), expected, atol=2e-4)
+    # Normalised by the batch that it was taken apart by, it answers the same.
+    assert np.allclose(answers(**parts, training=True), expected, atol=5e-3)
+    assert not np.allclose(answers(trunk, adaptor, training=True), expected, atol=0.1)
+
+
+def test_a_restored_embedder_is_a_stage_to_go_on_from(stages, material, tmp_path):
+    path = tmp_path / "lite.onnx"
+    export_run(Namespace(run_folder=stages / "three", target=path))
+    mixed = shards.Shard(stages / "shards" / "mixed-0000")
+    restore(path, STUDENT, mixed, material.released, tmp_path / "again", teacher=mixed)
+    log_mel = shards.decode_log_mel(np.asarray(mixed.log_mel[:64]))
+    parts = {"trunk": build_trunk(STUDENT), "head": build_head(STUDENT)}
+    load_parts(tmp_path / "again", parts)
+    guess = arrays(parts["head"](parts["trunk"](log_mel)))
+    mean, deviation = distillation.embedding_statistics(mixed)
+    wanted = (teacher.decode_embedding(np.asarray(mixed.embedding[:64])) - mean) / deviation
+    assert np.square(guess - wanted).mean() < 0.6 * np.square(wanted).mean()
+    rows = adaptation.tune(
+        material, tmp_path / "again", tmp_path / "more", adaptation_config(), say=lambda _: None
+    )
+    assert len(rows) == 2
+    with pytest.raises(DataError, match="another shape"):
+        restore_parts(
+            path, replace(STUDENT, depths=(1, 2)), log_mel,
+            mean=material.released.mean, deviation=material.released.deviation,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def guide(prepared, material) -> Guide:
+    config = adaptation_config(epochs=6, learning_rate=3e-3)
+    rows = guiding.train_guide(
+        material, StubTeacher(), prepared / "guide", config, say=lambda _: None
+    )
+    assert rows[-1]["pairs"] < rows[0]["pairs"]
+    return Guide(prepared / "guide")
+
+
+def test_an_adaptor_that_is_led_is_the_guide_behind_the_guess(stages, material, guide):
+    mixed = shards.Shard(stages / "shards" / "mixed-0000")
+    log_mel = shards.decode_log_mel(np.asarray(mixed.log_mel[:50]))
+    parts = {"trunk": build_trunk(STUDENT), "head": build_head(STUDENT)}
+    load_parts(stages / "one", parts)
+    features = arrays(parts["trunk"](log_mel))
+    released = material.released
+    adaptor = build_adaptor(STUDENT, mean=released.mean, deviation=released.deviation)
+    mean, deviation = distillation.embedding_statistics(mixed)
+    guide.lead(adaptor, parts["head"], (mean, deviation), features)
+    guess = arrays(parts["head"](features)) * deviation + mean
+    expected = arrays(guide.values(guess))
+    assert np.allclose(arrays(adaptor(features)), expected, atol=1e-3)
+
+
+def test_a_student_follows_its_guide(stages, material, guide, tmp_path):
+    led = replace(material, guide=guide)
+    config = adaptation_config(
+        epochs=8, learning_rate=5e-3, clean=0.0, first=1,
+        guidance=3.0, agreement=0.0, pairs=0.0, moments=0.0,
+    )  # fmt: skip
+    rows = adaptation.adapt(led, stages / "one", tmp_path / "led", config, say=lambda _: None)
+    assert rows[-1]["guidance"] < 0.8 * rows[0]["guidance"]
+    # What leads stays as it is.
+    assert Guide(stages / "guide").name == guide.name
+
+
+def test_pushed_clips_are_what_the_last_layer_says_of_them(prepared, material):
+    shard = shards.Shard(prepared / "shards" / "clean-0000")
+    inputs = teacher.decode_embedding(np.asarray(shard.embedding)).astype(np.float16)
+    pool = PairPool([], [])
+    random = np.random.default_rng(2)
+    batch = next(iter(clip_batches(shard, inputs, pool, BatchShape(64, 16, 0), random)))
+    before = batch.inputs.copy()
+    kernel, bias = StubTeacher.kernel, StubTeacher.bias
+    guiding.push(batch, (kernel, bias), StubTeacher.columns, random, share=1.0)
+    moved = np.flatnonzero(batch.is_clip)
+    for clip in moved:
+        rows = batch.frames[clip][batch.mask[clip] > 0]
+        scores = 1 / (1 + np.exp(-(batch.inputs[rows] @ kernel + bias)))
+        assert np.allclose(batch.target[clip, :521], scores.mean(axis=0), atol=1e-5)
+        assert not batch.is_patch[rows].any()
+    assert not np.array_equal(batch.inputs, before)
+    assert batch.inputs.min() >= 0
+    assert batch.inputs.max() <= 6
+    unmoved = next(iter(clip_batches(shard, inputs, pool, BatchShape(64, 16, 0), random)))
+    kept = unmoved.inputs.copy()
+    guiding.push(unmoved, (kernel, bias), StubTeacher.columns, random, share=0.0)
+    assert np.array_equal(unmoved.inputs, kept)
+
+
+def test_agreement_can_count_rare_classes_more(stages, material, tmp_path):
+    even = class_weights(stages / "shards", adaptation_config())
+    assert np.allclose(even, 1.0)
+    weights = class_weights(stages / "shards", adaptation_config(balance=0.5))
+    share = shards.Shard(stages / "shards" / "mixed-0000").target.mean(axis=0)
+    assert weights.mean() == pytest.approx(1.0, abs=1e-4)
+    assert weights[share.argmin()] > 2 * weights[share.argmax()]
+
+
 def test_variants_of_a_pair_are_near_it_and_not_it():
     log_mel = shards.patches_of(tone(700, 3.0) + tone(1900, 3.0, 0.1))
     found = variants_of(log_mel, np.random.default_rng(0), 4)
@@ -710,8 +853,6 @@ def test_a_stage_is_not_gone_on_with_under_other_settings(stages):
 
 
 def test_a_finished_stage_becomes_an_embedder(stages, tmp_path):
-    from argparse import Namespace
-
     export_run(Namespace(run_folder=stages / "three", target=tmp_path / "lite.onnx"))
     embed = measures.OnnxEmbedder(tmp_path / "lite.onnx", threads=1)
     frames = embed(np.random.default_rng(0).normal(-1, 2, (20, 96, 64)).astype(np.float32))

@@ -5,9 +5,11 @@
     python -m tools.lite audit    WORK TEST...    name what is a copy of a test recording
     python -m tools.lite shards   WORK --mixed N  mixed shards
     python -m tools.lite distil   WORK RUN        stage 1
+    python -m tools.lite guide    WORK RUN        the way from YAMNet's embedding to VGGish's
     python -m tools.lite adapt    WORK FROM RUN   stage 2
     python -m tools.lite tune     WORK FROM RUN   stage 3
     python -m tools.lite folds    WORK FROM RUN   stages 2 and 3, a fold of pairs held out
+    python -m tools.lite restore  WORK FILE RUN   a stage's folder from an exported embedder
     python -m tools.lite export   RUN FILE        ONNX and manifest
     python -m tools.lite measure  FILE            the table of bars
 
@@ -83,14 +85,22 @@ def _parser() -> argparse.ArgumentParser:
     distil.add_argument("--clean", type=float, default=0.25, help="share of epochs on clean sounds")
     _add_student(distil)
 
+    restore = step("restore", commands.restore_embedder)
+    restore.add_argument("work", type=Path)
+    restore.add_argument("embedder", type=Path, nargs="?", help="ONNX file (the bundled one)")
+    restore.add_argument("run_folder", type=Path)
+    restore.add_argument("--released", type=Path, required=True, help="bal_train.h5")
+
     for name, run, epochs, rate in (
+        ("guide", commands.guide_student, 24, 1e-3),
         ("adapt", commands.adapt_student, 24, 1e-3),
         ("tune", commands.tune_student, 16, 3e-4),
         ("folds", commands.cross_validate, 12, 1e-3),
     ):
         stage = step(name, run)
         stage.add_argument("work", type=Path)
-        stage.add_argument("start", type=Path, help="the finished stage before it")
+        if name != "guide":
+            stage.add_argument("start", type=Path, help="the finished stage before it")
         stage.add_argument("run_folder", type=Path)
         _add_training(stage, epochs=epochs, rate=rate)
         _add_released(stage, needed=True)
@@ -100,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("--agreement", type=float, default=60.0)
         stage.add_argument("--moments", type=float, default=0.1)
         stage.add_argument("--distillation", type=float, default=0.3)
+        stage.add_argument("--balance", type=float, default=0.0)
+        if name == "guide":
+            stage.add_argument("--hidden", default="512,512")
+        else:
+            stage.add_argument("--guide", type=Path, help="folder of the finished guide")
+            stage.add_argument("--guidance", type=float, default=0.0)
         stage.add_argument("--clean", type=float, default=0.3)
         stage.add_argument("--first", type=int, default=0, help="first mixed shard to read")
         stage.add_argument("--patches", type=int, default=256, help="patches of a step")
@@ -108,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument("--tune-epochs", type=int, default=0,
                                help="epochs of stage 3; 0 for the adaptor only")  # fmt: skip
             stage.add_argument("--tune-rate", type=float, default=3e-4)
+            stage.add_argument("--guide-epochs", type=int, default=0,
+                               help="epochs of each fold's guide; 0 for none")  # fmt: skip
         else:
             stage.add_argument("--held-out", type=int, help="fold of the pairs to hold out, 0 to 4")
 

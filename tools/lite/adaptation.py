@@ -1,25 +1,13 @@
 """Stages 2 and 3: the adaptor finds VGGish's space, then trunk and adaptor are tuned together.
 
-Losses:
-
-============= ==================================================================================
-pairs         squared error of the standardised embedding, frame by frame, of the clips of AudioSet
-              whose features and released embedding are both known
-agreement     cross-entropy between the scores that our classifier, which stays as it is, gives the
-              student's frames, and the teachers' scores of the clip; a mean over classes
-moments       squared difference between mean and covariance of the student's embeddings and those
-              of the released ones
-distillation  stage 3 only: stage 1's loss, so that the trunk does not forget
-============= ==================================================================================
-
-Stage 2 leaves the trunk as it is: its features of a shard are computed once, and kept in
-``features`` of the stage before it. In both stages a fold of the pairs can be held out.
+The losses are those of losses.py. Stage 2 leaves the trunk as it is: its features of a shard are
+computed once, and kept in ``features`` of the stage before it. In both stages a fold of the pairs
+can be held out.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,13 +20,15 @@ from audiosearch.errors import InvalidArgumentError
 from audiosearch.storage import atomic_path, sha256_file
 from tools.lite.batching import BatchShape, ClipBatch, PairPool, clip_batches
 from tools.lite.distillation import embedding_statistics, mixed_shards
+from tools.lite.guide import Guide
 from tools.lite.judging import Judge
+from tools.lite.losses import trainer_class
 from tools.lite.network import StudentConfig, build_adaptor, build_head, build_trunk
 from tools.lite.released import Pairs, Released
 from tools.lite.run import StageFolder, load_parts, run_stage
 from tools.lite.shards import Shard, decode_log_mel, shard_folders
 
-__all__ = ["AdaptationConfig", "Material", "adapt", "tune"]
+__all__ = ["AdaptationConfig", "Material", "Stage", "adapt", "as_tensors", "tune"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -57,8 +47,11 @@ class AdaptationConfig:
         How large a step is.
     learning_rate : float
         Peak; falls as a cosine.
-    pairs, agreement, moments, distillation : float
+    pairs, agreement, moments, distillation, guidance : float
         Weights of the losses; `distillation` counts in stage 3 only.
+    balance : float
+        How much more agreement on rare classes counts: by this power of how much of a class there
+        is, inversely.
     score_weight : float
         As in stage 1.
     clean : float
@@ -81,6 +74,8 @@ class AdaptationConfig:
     agreement: float = 60.0
     moments: float = 0.1
     distillation: float = 0.3
+    guidance: float = 0.0
+    balance: float = 0.0
     score_weight: float = 20.0
     clean: float = 0.3
     first: int = 0
@@ -110,7 +105,9 @@ class Material:
     judges : sequence of Judge
         Classifiers whose scores must agree; the loss is their mean.
     last_layer : tuple
-        As `teacher.last_layer` gives it; stage 3 only.
+        As `teacher.last_layer` gives it.
+    guide : Guide, optional
+        What leads the student: the way from the teacher's embedding to the released ones.
     """
 
     shards: Path
@@ -118,6 +115,7 @@ class Material:
     released: Released
     judges: Sequence[Judge]
     last_layer: tuple[Floats, Floats]
+    guide: Guide | None = None
 
 
 def adapt(
@@ -148,7 +146,7 @@ def adapt(
     list of dict
         A row an epoch.
     """
-    return _Stage("adaptation", material, start, config, frozen=True).run(out, say)
+    return Stage("adaptation", material, start, config, frozen=True).run(out, say)
 
 
 def tune(
@@ -163,11 +161,21 @@ def tune(
 
     Parameters and result are those of `adapt`.
     """
-    return _Stage("tuning", material, start, config, frozen=False).run(out, say)
+    return Stage("tuning", material, start, config, frozen=False).run(out, say)
 
 
-class _Stage:
-    """Stage 2 or 3."""
+class Stage:
+    """Stage 2 or 3.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    material, start, config
+        As in `adapt`.
+    frozen : bool
+        Whether the trunk stays as it is.
+    """
 
     def __init__(
         self,
@@ -184,8 +192,16 @@ class _Stage:
         self._config, self._frozen = config, frozen
         self._mixed = mixed_shards(material.shards, config.first)
         self._clean = shard_folders(material.shards, "clean")
-        precision = "float32" if frozen else config.precision
-        self.parts: dict[str, Any] = {
+        self.parts: dict[str, Any] = self.build()
+        self._pool = PairPool.of(material.pairs, held_out=config.held_out, seed=config.seed)
+        if frozen:
+            self._pool = self._as_features(self._pool)
+
+    def build(self) -> dict[str, Any]:
+        """Return the parts as they are at the beginning."""
+        config, material = self._config, self._material
+        precision = "float32" if self._frozen else config.precision
+        parts = {
             "trunk": build_trunk(config.student, precision=precision),
             "head": build_head(config.student),
             "adaptor": build_adaptor(
@@ -194,13 +210,16 @@ class _Stage:
                 deviation=material.released.deviation,
             ),
         }
-        before = dict(self.parts)
-        if frozen:
+        before = dict(parts)
+        if self._frozen:
             del before["adaptor"]
-        load_parts(start, before)
-        self._pool = PairPool.of(material.pairs, held_out=config.held_out, seed=config.seed)
-        if frozen:
-            self._pool = self._as_features(self._pool)
+        load_parts(self._start, before)
+        if self._frozen and material.guide is not None:
+            self.parts = parts
+            features = self.features_of(self._mixed[0]).astype(np.float32)
+            teacher = embedding_statistics(Shard(self._mixed[0]))
+            material.guide.lead(parts["adaptor"], parts["head"], teacher, features)
+        return parts
 
     def _as_features(self, pool: PairPool) -> PairPool:
         """Return the same pairs with the trunk's features of every variant."""
@@ -216,6 +235,7 @@ class _Stage:
         return np.asarray(found, np.float32)
 
     def run(self, out: Path, say: Callable[[str], None]) -> list[dict[str, float]]:
+        """Train, from the last checkpoint on where there is one; return a row an epoch."""
         config = self._config
         keras = import_keras()
         folder = StageFolder(out)
@@ -225,6 +245,7 @@ class _Stage:
                 "start": self._start.name,
                 "shards": len(self._mixed),
                 "classifiers": [judge.weights_hash for judge in self._material.judges],
+                "guide": self._material.guide.name if self._material.guide else None,
                 "values": {
                     "mean": self._material.released.mean.tolist(),
                     "deviation": self._material.released.deviation.tolist(),
@@ -232,7 +253,7 @@ class _Stage:
                 **asdict(config),
             }
         )
-        trainer = _trainer_class()(self, self._material, config, frozen=self._frozen)
+        trainer = trainer_class()(self.parts, self._material, config, frozen=self._frozen)
         steps = sum(1 for _ in self.batches(1))
         rate = keras.optimizers.schedules.CosineDecay(
             config.learning_rate / 20,
@@ -254,7 +275,7 @@ class _Stage:
         shard = Shard(folder)
         inputs = self.features_of(folder) if self._frozen else np.asarray(shard.log_mel)
         for batch in clip_batches(shard, inputs, self._pool, self._config.batch, random):
-            yield _as_tensors(batch)
+            yield as_tensors(batch)
 
     def shard_of(self, epoch: int, random: np.random.Generator) -> Path:
         """Return the shard of an epoch: the next mixed one, or now and then a clean one."""
@@ -278,113 +299,7 @@ class _Stage:
         return found
 
 
-def _as_tensors(batch: ClipBatch) -> tuple[dict[str, Any], dict[str, Any]]:
+def as_tensors(batch: ClipBatch) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a batch as what the network is given, and what it is compared with."""
     everything = {name: getattr(batch, name) for name in ClipBatch.__dataclass_fields__}
     return {"patches": everything.pop("inputs")}, everything
-
-
-@functools.cache
-def _trainer_class() -> Any:
-    """Return the model that is trained; a class of Keras, which is imported only when needed."""
-    keras = import_keras()
-    ops = keras.ops
-
-    base: Any = keras.Model
-
-    class Trainer(base):
-        def __init__(
-            self, stage: _Stage, material: Material, config: AdaptationConfig, *, frozen: bool
-        ) -> None:
-            super().__init__()
-            self.adaptor = stage.parts["adaptor"]
-            self._frozen = frozen
-            if not frozen:
-                self.trunk, self.head = stage.parts["trunk"], stage.parts["head"]
-            self._config = config
-            self._judges = tuple(material.judges)
-            released = material.released
-            teacher = embedding_statistics(Shard(shard_folders(material.shards, "mixed")[0]))
-            tensor = ops.convert_to_tensor
-            self._mean, self._deviation = tensor(released.mean), tensor(released.deviation)
-            self._covariance = tensor(released.covariance)
-            self._kernel, self._bias = map(tensor, material.last_layer)
-            self._teacher_mean, self._teacher_deviation = map(tensor, teacher)
-            names = ["pairs", "agreement", "moments", *([] if frozen else ["distillation"])]
-            self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
-
-        def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
-            patches = inputs["patches"]
-            features = patches if self._frozen else self.trunk(patches, training=training)
-            embedding = self.adaptor(features, training=training)
-            if self._frozen:
-                return {"embedding": embedding}
-            return {"embedding": embedding, "answer": self.head(features, training=training)}
-
-        def compute_loss(
-            self,
-            x: Any = None,
-            y: Any = None,
-            y_pred: Any = None,
-            sample_weight: Any = None,
-            training: bool = True,
-        ) -> Any:
-            y = {name: ops.convert_to_tensor(values) for name, values in y.items()}
-            embedding = y_pred["embedding"]
-            losses = {
-                "pairs": self._pair_loss(embedding, y),
-                "agreement": self._agreement_loss(embedding, y),
-                "moments": self._moment_loss(embedding, y),
-            }
-            if not self._frozen:
-                losses["distillation"] = self._distillation_loss(y_pred["answer"], y)
-            total = 0.0
-            for name, loss in losses.items():
-                self.trackers[name].update_state(loss)
-                total = total + getattr(self._config, name) * loss
-            return total
-
-        def _pair_loss(self, embedding: Any, y: Mapping[str, Any]) -> Any:
-            count = y["is_pair"].shape[0]
-            if not count:
-                return ops.zeros(())
-            error = (embedding[-count:] - y["released"]) / self._deviation
-            weight = y["is_pair"]
-            return ops.sum(ops.mean(ops.square(error), axis=1) * weight) / ops.maximum(
-                ops.sum(weight), 1.0
-            )
-
-        def _agreement_loss(self, embedding: Any, y: Mapping[str, Any]) -> Any:
-            clipped = ops.clip(embedding, -1.0, 127 / 128)
-            frames = ops.take(clipped, y["frames"], axis=0) * ops.expand_dims(y["mask"], -1)
-            total = 0.0
-            for judge in self._judges:
-                logits = judge.logits(frames, y["mask"])
-                entropy = ops.mean(ops.softplus(logits) - y["target"] * logits, axis=1)
-                total = total + ops.sum(entropy * y["is_clip"]) / ops.sum(y["is_clip"])
-            return total / len(self._judges)
-
-        def _moment_loss(self, embedding: Any, y: Mapping[str, Any]) -> Any:
-            weight = ops.expand_dims(y["is_patch"], -1)
-            count = ops.sum(weight)
-            standard = (embedding - self._mean) / self._deviation * weight
-            mean = ops.sum(standard, axis=0) / count
-            centred = (standard - mean) * weight
-            covariance = ops.matmul(ops.transpose(centred), centred) / count
-            # A batch is small: what it must spread by chance is not an error. Off the diagonal the
-            # differences are many and small, so they are summed by row.
-            spread = ops.sum(ops.square(covariance - self._covariance), axis=1)
-            return ops.mean(ops.square(mean)) + ops.mean(spread) / 16.0
-
-        def _distillation_loss(self, answer: Any, y: Mapping[str, Any]) -> Any:
-            embedding, weight = y["embedding"], y["is_patch"]
-            wanted = (embedding - self._teacher_mean) / self._teacher_deviation
-            error = ops.mean(ops.square(wanted - answer), axis=1)
-            truth = ops.sigmoid(ops.matmul(embedding, self._kernel) + self._bias)
-            guessed = answer * self._teacher_deviation + self._teacher_mean
-            logits = ops.matmul(guessed, self._kernel) + self._bias
-            entropy = ops.mean(ops.softplus(logits) - truth * logits, axis=1)
-            loss = error + self._config.score_weight * entropy
-            return ops.sum(loss * weight) / ops.sum(weight)
-
-    return Trainer

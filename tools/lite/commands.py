@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 FOLDS = 5
+GUIDE_RATE = 1e-3
 
 
 def say(line: str) -> None:
@@ -127,11 +129,37 @@ def distil_trunk(options: Namespace) -> None:
     distil(options.work / "shards", layer, options.run_folder, config, start=options.start, say=say)
 
 
+def restore_embedder(options: Namespace) -> None:
+    """Make a stage's folder of an exported embedder, to go on from its weights."""
+    from tools.lite.distillation import mixed_shards
+    from tools.lite.restoring import restore
+    from tools.lite.shards import Shard
+
+    path: Path = options.embedder or bundled_model("lite").path
+    try:
+        config = config_from_dict(read_json(path.with_suffix(".json"))["training"]["student"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"The manifest beside {path} does not say its shape: {error}.") from error
+    mixed = Shard(mixed_shards(options.work / "shards", 0)[0])
+    restore(path, config, mixed, Released(options.released), options.run_folder, teacher=mixed)
+
+
+def guide_student(options: Namespace) -> None:
+    """The guide: from YAMNet's embedding into VGGish's space."""
+    from tools.lite.guiding import train_guide
+
+    student = StudentConfig(hidden=_numbers(options.hidden))
+    config = _adaptation(options, student, options.epochs, options.learning_rate, options.held_out)
+    teacher = _teacher(options.work, options.yamnet, 2)
+    train_guide(_material(options), teacher, options.run_folder, config, say=say)
+
+
 def adapt_student(options: Namespace) -> None:
     """Stage 2: an adaptor into VGGish's space behind the trunk, which stays as it is."""
     from tools.lite.adaptation import adapt
 
-    config = _adaptation(options, options.epochs, options.learning_rate, options.held_out)
+    student = _student_of(options.start)
+    config = _adaptation(options, student, options.epochs, options.learning_rate, options.held_out)
     adapt(_material(options), options.start, options.run_folder, config, say=say)
 
 
@@ -139,23 +167,32 @@ def tune_student(options: Namespace) -> None:
     """Stage 3: trunk and adaptor are tuned together."""
     from tools.lite.adaptation import tune
 
-    config = _adaptation(options, options.epochs, options.learning_rate, options.held_out)
+    student = _student_of(options.start)
+    config = _adaptation(options, student, options.epochs, options.learning_rate, options.held_out)
     tune(_material(options), options.start, options.run_folder, config, say=say)
 
 
 def cross_validate(options: Namespace) -> None:
     """Stages 2 and 3 five times, each without a fold of the pairs, and their embedders."""
     from tools.lite.adaptation import adapt, tune
+    from tools.lite.guide import Guide
+    from tools.lite.guiding import train_guide
 
     material = _material(options)
+    student = _student_of(options.start)
     for fold in range(FOLDS):
         say(f"fold {fold}")
         folder = options.run_folder / f"fold-{fold}"
-        config = _adaptation(options, options.epochs, options.learning_rate, fold)
+        if options.guide_epochs:
+            config = _adaptation(options, student, options.guide_epochs, GUIDE_RATE, fold)
+            teacher = _teacher(options.work, options.yamnet, 2)
+            train_guide(material, teacher, folder / "guide", config, say=say)
+            material = replace(material, guide=Guide(folder / "guide"))
+        config = _adaptation(options, student, options.epochs, options.learning_rate, fold)
         adapt(material, options.start, folder / "adapt", config, say=say)
         last = folder / "adapt"
         if options.tune_epochs:
-            config = _adaptation(options, options.tune_epochs, options.tune_rate, fold)
+            config = _adaptation(options, student, options.tune_epochs, options.tune_rate, fold)
             tune(material, last, folder / "tune", config, say=say)
             last = folder / "tune"
         _export(last, options.run_folder / f"fold-{fold}.onnx")
@@ -241,27 +278,36 @@ def _student_of(folder: Path) -> StudentConfig:
 
 def _material(options: Namespace) -> Any:
     from tools.lite.adaptation import Material
+    from tools.lite.guide import Guide
     from tools.lite.judging import Judge
 
     released = Released(options.released)
     clips = AudioSetClips(options.audioset_clips)
     folders = options.classifier or [None]
     judges = [Judge(folder, calibrated=not options.raw) for folder in folders]
+    guide = getattr(options, "guide", None)
     return Material(
         shards=options.work / "shards",
         pairs=Pairs(clips, released),
         released=released,
         judges=judges,
         last_layer=last_layer(options.work / "yamnet.onnx"),
+        guide=Guide(guide) if guide else None,
     )
 
 
-def _adaptation(options: Namespace, epochs: int, rate: float, held_out: int | None) -> Any:
+def _adaptation(
+    options: Namespace,
+    student: StudentConfig,
+    epochs: int,
+    rate: float,
+    held_out: int | None,
+) -> Any:
     from tools.lite.adaptation import AdaptationConfig
     from tools.lite.batching import BatchShape
 
     return AdaptationConfig(
-        student=_student_of(options.start),
+        student=student,
         epochs=epochs,
         batch=BatchShape(options.patches, max(8, options.patches * 3 // 8), options.pairs_a_step),
         learning_rate=rate,
@@ -269,6 +315,8 @@ def _adaptation(options: Namespace, epochs: int, rate: float, held_out: int | No
         agreement=options.agreement,
         moments=options.moments,
         distillation=options.distillation,
+        guidance=getattr(options, "guidance", 0.0),
+        balance=options.balance,
         clean=options.clean,
         first=options.first,
         held_out=held_out,
