@@ -16,6 +16,7 @@ from audiosearch.server import (
     browse,
     conditional,
     corrections,
+    example_page,
     logs,
     media,
     metrics,
@@ -104,6 +105,7 @@ def create_app(
     app.register_blueprint(api_page.blueprint)
     browse.register(app)
     corrections.register(app)
+    app.register_blueprint(example_page.blueprint)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(AudioSearchError, _own_error)
     app.after_request(_cache)

@@ -14,6 +14,7 @@ from audiosearch.server.limits import Limits
 
 if TYPE_CHECKING:
     from audiosearch.jobs import Analysis, WorkerPool
+    from audiosearch.jobs.peaks import Peaks
     from audiosearch.library.library import Library
 
 __all__ = ["ID", "PAGE_LIMIT", "State", "library_of", "no_such", "state_of", "whole_number"]
@@ -65,6 +66,38 @@ class State:
         from audiosearch.jobs import Segment
 
         longest = self._limits.upload_seconds
+        pool = self._workers()
+        # No more is decoded than tells that it is too long.
+        found = pool.analyze(Segment(path, 0.0, longest + 1.0))
+        if found.duration > longest:
+            raise AudioError(
+                path,
+                f"It is longer than {longest:,g} s, the longest sound that is taken. "
+                "Give a shorter piece of it.",
+            )
+        return found
+
+    def peaks(self, path: str) -> Peaks:
+        """Return the outline of a file's waveform, found in a process as `analyze` uses it.
+
+        Raises
+        ------
+        AudioError
+            When the file cannot be used.
+        """
+        from audiosearch.jobs.peaks import PeaksOf
+
+        chore = PeaksOf(path, self._limits.upload_seconds)
+        for done in self._workers().unordered([chore], tick=1.0):
+            if done is not None:
+                if isinstance(done[1], AudioError):
+                    raise done[1]
+                result: Peaks = done[1]
+                return result
+        raise AudioError(path, "Its waveform could not be found.")
+
+    def _workers(self) -> WorkerPool:
+        """Return the processes, started where there are none yet."""
         with self._lock:
             if self._pool is None:
                 from audiosearch.embedders import available_embedders
@@ -81,15 +114,7 @@ class State:
                     workers=min(_WORKERS, core_count()),
                     time_limit=self._limits.upload_time,
                 )
-        # No more is decoded than tells that it is too long.
-        found = self._pool.analyze(Segment(path, 0.0, longest + 1.0))
-        if found.duration > longest:
-            raise AudioError(
-                path,
-                f"It is longer than {longest:,g} s, the longest sound that is taken. "
-                "Give a shorter piece of it.",
-            )
-        return found
+            return self._pool
 
     def close(self) -> None:
         """End the processes."""

@@ -1,0 +1,104 @@
+"""Adding one sound that came from elsewhere: it is copied beside the library, then indexed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path, PureWindowsPath
+
+from audiosearch.embedders import available_embedders
+from audiosearch.errors import AudioDecodeError, LibraryError, printable
+from audiosearch.library.hits import Clip
+from audiosearch.library.indexing import index
+from audiosearch.library.library import Library
+from audiosearch.storage import storage_errors
+
+__all__ = ["add_sound", "added_folder"]
+
+_LONGEST_STEM = 100
+_MOST_NAMES = 10_000
+
+
+def added_folder(library: Library) -> Path:
+    """Return the folder that added sounds are copied to: ``added`` in that of the library."""
+    return library.folder.absolute() / "added"
+
+
+def add_sound(library: Library, source: str | os.PathLike[str], *, name: str) -> Clip:
+    """Copy a sound file to `added_folder`, index it, and return its first clip.
+
+    Parameters
+    ----------
+    library : Library
+        The library; it need not be open for writing.
+    source : path-like
+        The file. It stays where it is.
+    name : str
+        What the copy is called; what cannot be in a file's name is left out, and a number is put
+        behind it where there is such a file.
+
+    Raises
+    ------
+    LibraryError
+        When it is the library that comes with audiosearch.
+    LibraryBusyError
+        When another process is indexing into the library.
+    LibraryMismatchError
+        When the library was made with another embedder or classifier.
+    AudioError
+        When the sound cannot be used; the copy is deleted again.
+    StorageError
+        When the disk is full, or the folder may not be written to.
+    """
+    if library.shipped:
+        raise LibraryError(
+            "The library that comes with audiosearch takes no sounds. Make one of your own: "
+            "audiosearch index FOLDER"
+        )
+    target = _copied(Path(source), added_folder(library), name)
+    try:
+        embedder = library.manifest["embedder"]["name"]
+        summary = index(
+            target,
+            library.folder,
+            embedder=embedder if embedder in available_embedders() else "lite",
+            mix_embedders=bool(library.manifest.get("mixed_with")),
+            retry_skipped=True,
+            workers=1,
+        )
+        shown = printable(str(target))
+        for skipped in summary.skipped:
+            if skipped.path == shown:
+                raise AudioDecodeError(str(target), skipped.reason)
+        for first_clip, _ in library.catalogue.latest(100):
+            clip = library.clip(first_clip)
+            if clip.recording == shown:
+                return clip
+        raise LibraryError(f"{shown} was removed from this library a moment ago.")
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _copied(source: Path, folder: Path, name: str) -> Path:
+    """Copy a file into a folder under a name that is free there."""
+    last = PureWindowsPath(name).name
+    stem, dot, ending = last.rpartition(".")
+    stem, ending = (stem, ending) if dot else (last, "")
+    stem = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]', "", stem).strip(" .")[:_LONGEST_STEM] or "sound"
+    ending = "." + ending.lower() if re.fullmatch(r"[A-Za-z0-9]{1,8}", ending) else source.suffix
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(1, _MOST_NAMES):
+            target = folder / (f"{stem} {number}{ending}" if number > 1 else f"{stem}{ending}")
+            try:
+                with source.open("rb") as old, target.open("xb") as new:
+                    shutil.copyfileobj(old, new, 1 << 20)
+                return target
+            except FileExistsError:
+                continue
+            except OSError:
+                target.unlink(missing_ok=True)
+                raise
+    raise LibraryError(f"{printable(str(folder))} holds too many files called {printable(stem)}.")
