@@ -31,10 +31,10 @@ from audiosearch.classifier.scorer import load_scorer
 from audiosearch.datasets.label_index import LabelIndex
 from audiosearch.datasets.packed import CLIP_FRAMES, PackedFile, frame_mask
 from audiosearch.labels import load_labels
+from audiosearch.library.blocks import POSTED_CODE
 from audiosearch.library.columns import decode_scores, encode_scores
 from audiosearch.library.likeness import POWER, SCORES_SHARE
 from audiosearch.library.refinement import stretch
-from audiosearch.library.segments import POSTED_CODE
 from audiosearch.models import bundled_model
 
 Floats = npt.NDArray[np.float32]

@@ -35,12 +35,12 @@ import numpy.typing as npt
 from audiosearch.classifier.scorer import classifier_identity, load_scorer
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.labels import load_labels
-from audiosearch.library.catalogue import NewRecording
+from audiosearch.library.blocks import POSTED_CODE
 from audiosearch.library.compaction import tidy
 from audiosearch.library.library import Library
 from audiosearch.library.likeness import clip_probe, traits_of
 from audiosearch.library.manifest import MANIFEST, create_library
-from audiosearch.library.segments import POSTED_CODE
+from audiosearch.library.recordings import NewRecording
 from audiosearch.library.writer import Writer
 from audiosearch.models import bundled_model
 

@@ -18,11 +18,11 @@ from audiosearch.classifier.scorer import classifier_identity, load_scorer
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.errors import AudioError
 from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings
-from audiosearch.library.catalogue import NewRecording
 from audiosearch.library.columns import encode_vectors
 from audiosearch.library.indexing import IndexSummary
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import create_library
+from audiosearch.library.recordings import NewRecording
 from audiosearch.library.tail import ROW, tail_columns
 from audiosearch.models import bundled_model
 

@@ -38,7 +38,8 @@ from audiosearch.library.columns import (
     search_vector,
 )
 from audiosearch.library.library import Library
-from audiosearch.library.ranking import EXCLUDE_SCORE, MATCH_SCORE, first_of_each
+from audiosearch.library.matching import EXCLUDE_SCORE, MATCH_SCORE
+from audiosearch.library.ranking import first_of_each
 from audiosearch.library.scoring import library_scorer
 
 ROWS, FRAMES = "tail-0000000000.rows", "tail-0000000000.frames"

@@ -27,7 +27,7 @@ from audiosearch.labels import load_labels
 from audiosearch.library import compaction, segments, tail, writer
 from audiosearch.library.columns import encode_scores
 from audiosearch.library.library import Library
-from audiosearch.library.ranking import EXCLUDE_SCORE
+from audiosearch.library.matching import EXCLUDE_SCORE
 from audiosearch.library.rollup import LEAST_CODE, roll_up
 from audiosearch.library.score_columns import current_columns
 from audiosearch.library.scoring import known_scorers, library_scorer, library_scores

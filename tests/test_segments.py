@@ -32,11 +32,12 @@ from audiosearch.errors import (
     LibraryError,
 )
 from audiosearch.labels import load_labels
-from audiosearch.library import compaction, neighbours, writer
+from audiosearch.library import compaction, index_building, writer
+from audiosearch.library.blocks import entries_of
 from audiosearch.library.compaction import tidy
 from audiosearch.library.library import Library
 from audiosearch.library.score_columns import current_columns
-from audiosearch.library.segments import Segment, entries_of
+from audiosearch.library.segments import Segment
 
 QUERIES = ("car", "vehicle", "music OR dog", "speech -music", "dog cat OR (rain -wind)", "siren")
 
@@ -47,7 +48,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (compaction, writer):
         monkeypatch.setattr(module, "SEAL_CLIPS", 40)
     monkeypatch.setattr(compaction, "MERGE_COUNT", 3)
-    for module in (compaction, neighbours):
+    for module in (compaction, index_building):
         monkeypatch.setattr(module, "EXACT_CLIPS", 60)
 
 
@@ -356,11 +357,11 @@ def test_searching_while_clips_are_added_removed_and_merged_never_fails(
 
 KILLED = """
 import os, sys
-from audiosearch.library import compaction, segments, neighbours, writer
+from audiosearch.library import compaction, index_building, segments, writer
 from audiosearch.library.library import Library
 for module in (compaction, writer): module.SEAL_CLIPS = 40
 compaction.MERGE_COUNT = 3
-for module in (compaction, neighbours): module.EXACT_CLIPS = 60
+for module in (compaction, index_building): module.EXACT_CLIPS = 60
 left = int(sys.argv[2])
 def die(event, *args):
     global left
@@ -556,9 +557,9 @@ def test_an_index_is_extended_and_trained_again_when_outgrown(
     tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[int] = []
-    original = neighbours._train
+    original = index_building._train
     monkeypatch.setattr(
-        neighbours,
+        index_building,
         "_train",
         lambda index, basis, now: (trained.append(now.live_clips), original(index, basis, now)),
     )

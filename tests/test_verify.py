@@ -15,7 +15,7 @@ from library_fixtures import append, make_library, make_readonly, run_without_ov
 
 import audiosearch as aus
 from audiosearch.errors import LibraryBusyError, LibraryNotFoundError
-from audiosearch.library import compaction, neighbours
+from audiosearch.library import compaction, index_building
 from audiosearch.library.compaction import tidy
 from audiosearch.library.indexing import writer_lock
 from audiosearch.library.library import Library
@@ -27,7 +27,7 @@ Invoke = Callable[..., Outcome]
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A library of two segments, a tail and an index of vectors."""
     monkeypatch.setattr(compaction, "SEAL_CLIPS", 40)
-    for module in (compaction, neighbours):
+    for module in (compaction, index_building):
         monkeypatch.setattr(module, "EXACT_CLIPS", 60)
     draw = np.random.default_rng(5)
     folder = make_library(tmp_path / "lib", [], np.zeros((0, 527), np.uint8))

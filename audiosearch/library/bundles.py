@@ -11,8 +11,8 @@ import numpy.typing as npt
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import CLASS_COUNT
-from audiosearch.library.catalogue import Origin
 from audiosearch.library.library import Library
+from audiosearch.library.recordings import Origin
 from audiosearch.library.snapshot import Part
 from audiosearch.library.tail import TailBlock, tail_columns
 

@@ -14,23 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from audiosearch.library.catalogue import State
+from audiosearch.library.blocks import Block
+from audiosearch.library.index_building import build_index
+from audiosearch.library.index_files import index_paths
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import AUTO_FACTORY
-from audiosearch.library.neighbours import (
-    EXACT_CLIPS,
-    build_index,
-    index_paths,
-)
+from audiosearch.library.neighbours import EXACT_CLIPS
+from audiosearch.library.recordings import State
 from audiosearch.library.score_columns import current_columns
-from audiosearch.library.segments import (
-    MERGE_COUNT,
-    SEAL_CLIPS,
-    Block,
-    Segment,
-    segment_path,
-    write_segment,
-)
+from audiosearch.library.segment_writer import write_segment
+from audiosearch.library.segments import MERGE_COUNT, SEAL_CLIPS, Segment, segment_path
 from audiosearch.library.snapshot import Part, part_of
 from audiosearch.library.tail import TailBlock, tail_columns
 

@@ -6,15 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.labels import CLASS_COUNT
+from audiosearch.library.blocks import POSTED_CODE, Block, Entries, Rows, entries_of, posting_of
 from audiosearch.library.rollup import roll_up
-from audiosearch.library.segments import (
-    POSTED_CODE,
-    Block,
-    Entries,
-    Rows,
-    entries_of,
-    posting_of,
-)
 
 __all__ = ["CorrectedBlock", "stored_codes"]
 

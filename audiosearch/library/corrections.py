@@ -23,11 +23,11 @@ import numpy.typing as npt
 
 from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import load_labels
+from audiosearch.library.blocks import Block
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.corrected_block import CorrectedBlock, stored_codes
 from audiosearch.library.hits import Correction
 from audiosearch.library.label_table import Linked, Statement, Verdict
-from audiosearch.library.segments import Block
 from audiosearch.library.snapshot import Snapshot
 from audiosearch.query import All, Confirmed, Either, Node, OwnLabel
 

@@ -26,10 +26,11 @@ import numpy.typing as npt
 
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import InvalidArgumentError
-from audiosearch.library.catalogue import Catalogue, Holdings
+from audiosearch.library.blocks import Block
+from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.folding import fingerprints
 from audiosearch.library.library import Library
-from audiosearch.library.segments import Block
+from audiosearch.library.recordings import Holdings
 from audiosearch.library.snapshot import Snapshot
 from audiosearch.storage import sha256_file
 

@@ -23,8 +23,8 @@ from audiosearch.library.likeness import Probe, clip_probe, probe_of, traits_of
 from audiosearch.library.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from audiosearch.library.catalogue import Recording
-    from audiosearch.library.library import Library
+    from audiosearch.library.clip_details import ClipDetails
+    from audiosearch.library.recordings import Recording
 
 __all__ = ["Example", "Examples", "Resolved", "Source", "StoredFrames", "listed", "resolve"]
 
@@ -105,7 +105,7 @@ def listed(examples: Examples) -> list[Example]:
     return [examples if isinstance(examples, Example) else Example(examples)]  # type: ignore[arg-type]
 
 
-def resolve(library: Library, now: Snapshot, examples: Sequence[Example]) -> list[Resolved]:
+def resolve(library: ClipDetails, now: Snapshot, examples: Sequence[Example]) -> list[Resolved]:
     """Make a probe of each example.
 
     Raises
@@ -134,7 +134,7 @@ class StoredFrames:
         What it holds.
     """
 
-    def __init__(self, library: Library, now: Snapshot) -> None:
+    def __init__(self, library: ClipDetails, now: Snapshot) -> None:
         self._library = library
         self._now = now
         self._files: dict[tuple[bytes, int, int], PackedFile | None] = {}
@@ -183,7 +183,7 @@ def _is_there(path: bytes) -> bool:
     return os.path.isabs(path) and os.path.exists(path)  # noqa: PTH110, PTH117 - bytes
 
 
-def _resolved(library: Library, now: Snapshot, example: Example) -> Resolved:
+def _resolved(library: ClipDetails, now: Snapshot, example: Example) -> Resolved:
     source = example.source
     if isinstance(source, Hit | Moment | Clip):
         source = source.clip
@@ -205,7 +205,7 @@ def _resolved(library: Library, now: Snapshot, example: Example) -> Resolved:
     return Resolved(_of_frames(library, frames), example.weight)
 
 
-def _of_clip(library: Library, now: Snapshot, example: Example, clip: int) -> Resolved:
+def _of_clip(library: ClipDetails, now: Snapshot, example: Example, clip: int) -> Resolved:
     part, row = now.find(clip)
     if not example.is_part:
         traits = traits_of(part.block, np.array([row]))
@@ -234,7 +234,7 @@ def _of_clip(library: Library, now: Snapshot, example: Example, clip: int) -> Re
     return Resolved(_of_frames(library, frames), example.weight, tuple(here))
 
 
-def _of_file(library: Library, example: Example, path: str | os.PathLike[str]) -> Probe:
+def _of_file(library: ClipDetails, example: Example, path: str | os.PathLike[str]) -> Probe:
     from audiosearch.jobs.analysis import Analyzer, AnalyzerSettings, Segment
 
     # AudioSet's released embeddings have no embedder here; any of ours shares their space.
@@ -247,7 +247,7 @@ def _of_file(library: Library, example: Example, path: str | os.PathLike[str]) -
 
 
 def _of_frames(
-    library: Library,
+    library: ClipDetails,
     frames: npt.NDArray[np.uint8],
     scores: npt.NDArray[np.float32] | None = None,
 ) -> Probe:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from audiosearch.library.blocks import Block, Rows
 from audiosearch.library.hits import Reason, Tag
-from audiosearch.library.ranking import heard
+from audiosearch.library.matching import heard
 from audiosearch.library.rollup import LEAST_CODE
-from audiosearch.library.segments import Block, Rows
 from audiosearch.library.snapshot import tag_of
 from audiosearch.query import All, Either, Node, Not, Term
 

@@ -22,7 +22,8 @@ from audiosearch.labels import CLASS_COUNT, load_labels
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.columns import decode_scores
 from audiosearch.library.filters import Facts, years_of
-from audiosearch.library.ranking import MATCH_CODE, Masks, all_matches, within_spans, without_spans
+from audiosearch.library.matching import MATCH_CODE, Masks, within_spans, without_spans
+from audiosearch.library.ranking import all_matches
 from audiosearch.library.snapshot import Part, Snapshot
 from audiosearch.query import (
     All,

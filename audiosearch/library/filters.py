@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from audiosearch.library.blocks import Block
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.corrections import Corrections
-from audiosearch.library.ranking import in_range
-from audiosearch.library.segments import Block
+from audiosearch.library.matching import in_range
 from audiosearch.library.snapshot import Snapshot
 from audiosearch.query import Confirmed, DurationFilter, OwnLabel, PathFilter, YearFilter
 

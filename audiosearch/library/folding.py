@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.labels import CLASS_COUNT
+from audiosearch.library.blocks import Block, Rows
 from audiosearch.library.catalogue import Catalogue
-from audiosearch.library.ranking import Masks, match
-from audiosearch.library.segments import Block, Rows
+from audiosearch.library.matching import Masks, match
 from audiosearch.library.snapshot import Part, Snapshot
 from audiosearch.query import All, Either, Node, Not, ScoreFilter, Term
 

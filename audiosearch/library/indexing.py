@@ -38,12 +38,12 @@ from audiosearch.jobs import (
     WorkerPool,
     core_count,
 )
-from audiosearch.library.catalogue import KnownFile, Skipped
 from audiosearch.library.compaction import tidy
+from audiosearch.library.index_building import check_factory
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import LOCK, MANIFEST, create_library, refuse_foreign
-from audiosearch.library.neighbours import check_factory
 from audiosearch.library.packed_source import index_packed, packed_by
+from audiosearch.library.recordings import KnownFile, Skipped
 from audiosearch.library.scoring import known_scorers, library_scorer
 from audiosearch.library.sources import SoundFile, Sources, absolute, find, is_below
 from audiosearch.library.writer import IndexSummary, Writer

@@ -28,16 +28,18 @@ from audiosearch.errors import (
 )
 from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import load_labels
-from audiosearch.library.catalogue import Catalogue, Recording
+from audiosearch.library.blocks import Block
+from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.corrections import Corrections, label_key
 from audiosearch.library.hits import Clip, Hit, Moment, UserLabel
 from audiosearch.library.label_table import Statement, Verdict, content_of
-from audiosearch.library.segments import Block
+from audiosearch.library.recordings import Recording
 from audiosearch.library.snapshot import Part, Snapshot
 from audiosearch.query.tokens import plain
 
 if TYPE_CHECKING:
     from audiosearch.library.library import Library
+    from audiosearch.library.opened import OpenedLibrary
 
 __all__ = [
     "LabelChange",
@@ -95,7 +97,7 @@ class Labelling:
         It need not be open for writing.
     """
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: OpenedLibrary) -> None:
         self._library = library
         self._lock = threading.RLock()
         self._writable: Catalogue | None = None

@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.labels import CLASS_COUNT
+from audiosearch.library.blocks import POSTED_CODE, Block, Rows
 from audiosearch.library.columns import encode_scores, score_codes, search_vector
-from audiosearch.library.segments import POSTED_CODE, Block, Rows
 
 if TYPE_CHECKING:
     from scipy import sparse

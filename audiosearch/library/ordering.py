@@ -11,7 +11,8 @@ import numpy.typing as npt
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.filters import Facts
-from audiosearch.library.ranking import Masks, Page, all_matches
+from audiosearch.library.matching import Masks
+from audiosearch.library.ranking import Page, all_matches
 from audiosearch.library.snapshot import Part, Snapshot
 from audiosearch.query import Node
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from audiosearch.classifier.scorer import load_scorer
 from audiosearch.datasets.packed import RELEASED, PackedFile
-from audiosearch.library.catalogue import NewRecording
 from audiosearch.library.columns import search_vector
+from audiosearch.library.recordings import NewRecording
 from audiosearch.library.scoring import library_scores
 from audiosearch.library.sources import absolute
 from audiosearch.library.writer import Writer

@@ -31,8 +31,8 @@ from audiosearch.jobs import (
     WorkerPool,
     core_count,
 )
-from audiosearch.library.catalogue import Skipped
 from audiosearch.library.pack_sources import PackItem, PackPlan, find_items
+from audiosearch.library.recordings import Skipped
 
 __all__ = ["PackSummary", "pack"]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from audiosearch.classifier.rescoring import load_rescorer, rescored_identity
 from audiosearch.classifier.scorer import classifier_identity
-from audiosearch.library.library import Library
+from audiosearch.library.opened import OpenedLibrary
 from audiosearch.models import bundled_model
 
 __all__ = ["known_scorers", "library_scorer", "library_scores"]
@@ -33,7 +33,7 @@ def known_scorers() -> tuple[str, ...]:
 
 
 def library_scores(
-    library: Library,
+    library: OpenedLibrary,
     scores: npt.NDArray[np.float32],
     x: npt.NDArray[np.uint8],
     n_frames: npt.NDArray[np.integer],

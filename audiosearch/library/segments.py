@@ -70,30 +70,18 @@ import json
 import mmap
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import LibraryDamagedError, LibraryError, printable
-from audiosearch.library.rollup import LEAST_CODE, ROLLUP, roll_up
-from audiosearch.library.score_columns import ScoreColumns, columns_of, current_columns
-from audiosearch.storage import atomic_path
+from audiosearch.library.blocks import Entries, Rows
+from audiosearch.library.rollup import ROLLUP
+from audiosearch.library.score_columns import columns_of
 
-__all__ = [
-    "MERGE_COUNT",
-    "POSTED_CODE",
-    "SEAL_CLIPS",
-    "Block",
-    "Segment",
-    "entries_of",
-    "posting_of",
-    "segment_path",
-    "write_segment",
-]
+__all__ = ["END", "MAGIC", "MERGE_COUNT", "SEAL_CLIPS", "Segment", "segment_path"]
 
 SEAL_CLIPS = 50_000
 """From how many clips on the tail becomes a segment."""
@@ -101,87 +89,16 @@ SEAL_CLIPS = 50_000
 MERGE_COUNT = 8
 """How many neighbouring segments of one size are merged."""
 
-POSTED_CODE = LEAST_CODE
-"""The least score code in posting lists and entries."""
+MAGIC = b"audiosearch segment\n"
+"""Ends a segment's file."""
 
-FEWEST_ENTRIES = 5
-
-_MAGIC = b"audiosearch segment\n"
-_END = struct.Struct("<QII")  # length of the footer, its CRC-32, length of the magic
-_ALIGN = 4096
-_CHUNK = 1 << 16
-
-Rows = npt.NDArray[np.int64]
-Entries = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
+END = struct.Struct("<QII")
+"""Before `MAGIC`: length of the footer, its CRC-32, length of the magic."""
 
 
 def segment_path(folder: Path, number: int) -> Path:
     """Return the file of a segment."""
     return folder / f"segment-{number:06d}.seg"
-
-
-class Block(Protocol):
-    """Some neighbouring clips of a library: a segment, or a part of the tail in memory.
-
-    Rows are numbered from 0 within the block, in the order of the clips.
-    """
-
-    rows: int
-    columns: ScoreColumns
-    recordings: npt.NDArray[np.uint32]
-    vectors: npt.NDArray[np.int8]
-    posted_code: int
-    """From which code on rows are in postings and entries."""
-    single: bool
-    """Whether every recording has one clip here."""
-
-    @property
-    def first(self) -> int:
-        """Number of the first clip."""
-
-    @property
-    def stop(self) -> int:
-        """One more than the number of the last clip."""
-
-    def clip_ids(self, rows: Rows) -> npt.NDArray[np.int64]:
-        """Return the numbers of clips by row."""
-
-    def row_of(self, clip: int) -> int:
-        """Return the row of a clip, -1 when it is not here."""
-
-    def rows_of(self, clips: npt.NDArray[np.int64]) -> Rows:
-        """Return the rows of clips, -1 for those that are not here."""
-
-    def column(self, number: int) -> npt.NDArray[np.uint8]:
-        """Return the score codes of a column, uint8 (rows,)."""
-
-    def posting(self, number: int, count: int) -> npt.NDArray[np.uint32]:
-        """Return the `count` best rows of a column, best first, of equals the first clip first."""
-
-    def clip_counts(self, number: int) -> npt.NDArray[np.int64]:
-        """Return how many clips have each code in a column, int64 (256,)."""
-
-    def recording_counts(self, number: int) -> npt.NDArray[np.int64]:
-        """Return how many recordings have each code as their best in a column, int64 (256,)."""
-
-    def entries(self, rows: Rows) -> Entries:
-        """Return the best classes of some clips.
-
-        Returns
-        -------
-        offsets : int64 (n + 1,)
-            Where the entries of each clip begin and end.
-        classes : uint16
-            Classes, best first, of equals the first class.
-        codes : uint8
-            Their codes.
-        """
-
-    def frame_counts(self) -> npt.NDArray[np.uint8]:
-        """Return how many embedding frames each clip has here, uint8 (rows,)."""
-
-    def frames(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
-        """Return the embedding frames of neighbouring rows, uint8 (n, 128)."""
 
 
 class Segment:
@@ -313,11 +230,11 @@ class Segment:
         return wrong
 
     def _footer(self) -> dict[str, Any]:
-        tail = _END.size + len(_MAGIC)
+        tail = END.size + len(MAGIC)
         size = len(self._map)
-        if size < tail or self._map[-len(_MAGIC) :] != _MAGIC:
+        if size < tail or self._map[-len(MAGIC) :] != MAGIC:
             raise self._damaged(f"is cut off after {size:,} bytes")
-        length, crc, _ = _END.unpack(self._map[size - tail : size - len(_MAGIC)])
+        length, crc, _ = END.unpack(self._map[size - tail : size - len(MAGIC)])
         text = self._map[max(size - tail - length, 0) : size - tail]
         if len(text) != length or zlib.crc32(text) != crc:
             raise self._damaged("has a broken footer")
@@ -334,151 +251,3 @@ class Segment:
             f"{printable(str(self.path))} {what}, so the library is damaged. Restore the file "
             "from a backup, or delete the library's folder and index the sounds again."
         )
-
-
-def entries_of(codes: npt.NDArray[np.uint8]) -> Entries:
-    """Return the best classes of clips whose codes are given clip by clip, uint8 (n, 527)."""
-    mask = codes >= POSTED_CODE
-    few = np.flatnonzero(mask.sum(axis=1) < FEWEST_ENTRIES)
-    best = np.argsort(255 - codes[few], axis=1, kind="stable")[:, :FEWEST_ENTRIES]
-    mask[few[:, None], best] = True
-    rows, classes = np.nonzero(mask)
-    values = codes[rows, classes]
-    # One sort of small integers; of equals the first class stays first.
-    order = np.argsort(rows * 256 + (255 - values), kind="stable")
-    offsets = np.concatenate(([0], np.cumsum(mask.sum(axis=1))))
-    return offsets, classes[order].astype(np.uint16), values[order]
-
-
-def write_segment(path: Path, blocks: Sequence[tuple[Block, Rows | None]]) -> None:
-    """Write one segment of the clips of some blocks, atomically.
-
-    Parameters
-    ----------
-    path : Path
-        The file; replaced where it exists.
-    blocks : sequence of (Block, int64 rows or None)
-        The blocks, in the order of their clips, and which rows of each are kept; all where None.
-
-    Raises
-    ------
-    StorageError
-        When the disk is full or the file may not be written; there is no part of it then.
-    """
-    columns = current_columns()
-    kept = [(b, np.arange(b.rows) if rows is None else rows) for b, rows in blocks]
-    recordings = np.concatenate([b.recordings[rows] for b, rows in kept])
-    starts = np.flatnonzero(np.diff(recordings, prepend=np.uint32(0)))  # they count from 1
-    single = len(starts) == len(recordings)
-    count = len(recordings)
-
-    def column(number: int) -> npt.NDArray[np.uint8]:
-        classes = columns.classes(number)
-        return np.concatenate([_codes(b, classes, rows) for b, rows in kept])
-
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        out = _Arrays(file)
-        out.write("clips", "<u4", (count,), (b.clip_ids(rows) for b, rows in kept))
-        out.write("recordings", "<u4", (count,), [recordings])
-        out.write(
-            "scores",
-            "u1",
-            (len(columns), count),
-            (column(number) for number in range(len(columns))),
-        )
-        clip_counts = np.zeros((len(columns), 256), "<u4")
-        recording_counts = np.zeros((len(columns), 256), "<u4")
-
-        def postings() -> Iterator[np.ndarray]:
-            for number in range(len(columns)):
-                codes = column(number)
-                clip_counts[number] = np.bincount(codes, minlength=256)
-                best = codes if single else np.maximum.reduceat(codes, starts)
-                recording_counts[number] = np.bincount(best, minlength=256)
-                yield posting_of(codes)
-
-        out.write("postings", "<u4", (-1,), postings())
-        out.write("clip_counts", "<u4", clip_counts.shape, [clip_counts])
-        out.write("recording_counts", "<u4", recording_counts.shape, [recording_counts])
-        entries = [part for b, rows in kept for part in _entry_parts(b, rows)]
-        lengths = np.concatenate([np.diff(offsets) for offsets, _, _ in entries])
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        out.write("entry_offsets", "<u8", (count + 1,), [offsets])
-        out.write("entry_classes", "<u2", (-1,), (classes for _, classes, _ in entries))
-        out.write("entry_codes", "u1", (-1,), (codes for _, _, codes in entries))
-        size = EMBEDDING_SIZE
-        out.write("vectors", "i1", (count, size), (b.vectors[rows] for b, rows in kept))
-        out.write("frame_counts", "u1", (count,), (b.frame_counts()[rows] for b, rows in kept))
-        out.write(
-            "frames", "u1", (-1, size), (p for b, rows in kept for p in _frame_parts(b, rows))
-        )
-        out.finish(
-            {
-                "kind": "audiosearch segment",
-                "version": 1,
-                "clips": count,
-                "posted_code": POSTED_CODE,
-                "single": single,
-                "rollup": ROLLUP,
-                "groups": columns.groups,
-            }
-        )
-
-
-def posting_of(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
-    """Return the rows of a column that are posted, best first, of equals the first first."""
-    rows = np.flatnonzero(codes >= POSTED_CODE)
-    # A stable sort of bytes is a radix sort.
-    return rows[np.argsort(255 - codes[rows], kind="stable")].astype(np.uint32)
-
-
-def _codes(block: Block, classes: tuple[int, ...], rows: Rows) -> npt.NDArray[np.uint8]:
-    parts = [block.column(number) for number in block.columns.cover(classes)]
-    codes = parts[0] if len(parts) == 1 else roll_up(parts)
-    return codes if len(rows) == block.rows else codes[rows]
-
-
-def _entry_parts(block: Block, rows: Rows) -> Iterator[Entries]:
-    for start in range(0, len(rows), _CHUNK):
-        yield block.entries(rows[start : start + _CHUNK])
-
-
-def _frame_parts(block: Block, rows: Rows) -> Iterator[np.ndarray]:
-    """Give the frames of some rows, in runs of neighbouring rows."""
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    for run in np.split(rows, breaks) if len(rows) else ():
-        for start in range(int(run[0]), int(run[-1]) + 1, 1 << 13):
-            yield block.frames(start, min(start + (1 << 13), int(run[-1]) + 1))
-
-
-class _Arrays:
-    """Writes arrays one after another, and then the footer that finds them again."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._specs: dict[str, dict[str, Any]] = {}
-
-    def write(
-        self, name: str, dtype: str, shape: tuple[int, ...], parts: Iterable[np.ndarray]
-    ) -> None:
-        """Write one array from its parts; a length of -1 is what comes."""
-        self._file.write(b"\0" * (-self._file.tell() % _ALIGN))
-        offset, crc, size = self._file.tell(), 0, 0
-        for part in parts:
-            data = np.ascontiguousarray(part, dtype).reshape(-1).view(np.uint8).data
-            self._file.write(data)
-            crc = zlib.crc32(data, crc)
-            size += len(data)
-        count = size // np.dtype(dtype).itemsize
-        if shape[0] < 0:
-            shape = (count // int(np.prod(shape[1:], dtype=np.int64)), *shape[1:])
-        if int(np.prod(shape, dtype=np.int64)) != count:
-            raise ValueError(f"{name} has {count} values and not the shape {shape}")
-        self._specs[name] = {"offset": offset, "dtype": dtype, "shape": shape, "crc32": crc}
-
-    def finish(self, facts: dict[str, Any]) -> None:
-        """Write the footer."""
-        text = json.dumps(facts | {"arrays": self._specs}).encode()
-        self._file.write(text)
-        self._file.write(_END.pack(len(text), zlib.crc32(text), len(_MAGIC)))
-        self._file.write(_MAGIC)

@@ -13,10 +13,12 @@ import numpy.typing as npt
 
 from audiosearch.errors import LibraryDamagedError, LibraryError, printable
 from audiosearch.labels import load_labels
-from audiosearch.library.catalogue import Catalogue, Recording, State
+from audiosearch.library.blocks import Block, Rows
+from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.columns import decode_scores
 from audiosearch.library.hits import Tag
-from audiosearch.library.segments import Block, Rows, Segment, segment_path
+from audiosearch.library.recordings import Recording, State
+from audiosearch.library.segments import Segment, segment_path
 from audiosearch.library.tail import TailBlock, joined, tail_columns
 
 __all__ = ["Part", "Reader", "Removed", "Snapshot", "part_of", "tag_of", "tags_of"]

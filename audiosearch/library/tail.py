@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.labels import CLASS_COUNT
+from audiosearch.library.blocks import POSTED_CODE, Entries, Rows, entries_of, posting_of
 from audiosearch.library.columns import Column
 from audiosearch.library.rollup import roll_up
 from audiosearch.library.score_columns import current_columns
-from audiosearch.library.segments import POSTED_CODE, Entries, Rows, entries_of, posting_of
 
 __all__ = ["ROW", "TailBlock", "joined", "tail_columns"]
 

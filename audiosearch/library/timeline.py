@@ -24,8 +24,8 @@ from audiosearch.library.columns import decode_scores
 from audiosearch.library.examples import StoredFrames
 
 if TYPE_CHECKING:
-    from audiosearch.library.catalogue import Recording
-    from audiosearch.library.library import Library
+    from audiosearch.library.clip_details import ClipDetails
+    from audiosearch.library.recordings import Recording
     from audiosearch.library.snapshot import Snapshot
 
 __all__ = ["LONGEST_TIMELINE", "Curve", "Timeline", "frame_timeline", "outline"]
@@ -85,7 +85,7 @@ class Timeline:
 
 
 def frame_timeline(
-    library: Library, clip_id: int, *, start: float | None, end: float | None, top: int
+    library: ClipDetails, clip_id: int, *, start: float | None, end: float | None, top: int
 ) -> Timeline:
     """Score the frames of a part of a recording; see `Library.timeline`."""
     _check_top(top)
@@ -123,7 +123,7 @@ def frame_timeline(
     return Timeline(recording.id, from_second, max(to_second, from_second), PATCH_SECONDS, curves)
 
 
-def outline(library: Library, clip_id: int, *, top: int, most: int) -> Timeline:
+def outline(library: ClipDetails, clip_id: int, *, top: int, most: int) -> Timeline:
     """Return the stored scores of all clips of a recording; see `Library.outline`."""
     _check_top(top)
     if most < 1:
@@ -164,7 +164,7 @@ def _check_top(top: int) -> None:
         raise InvalidArgumentError(f"top must be from 1 to {CLASS_COUNT}, not {top}.")
 
 
-def _found(library: Library, clip_id: int) -> tuple[Snapshot, Recording]:
+def _found(library: ClipDetails, clip_id: int) -> tuple[Snapshot, Recording]:
     now = library.snapshot()
     part, row = now.find(clip_id)
     number = int(part.block.recordings[row])

@@ -22,7 +22,6 @@ from audiosearch.errors import (
 )
 from audiosearch.jobs import Progress
 from audiosearch.library.bundles import Bundle, Maker, makers_of, read_bundles
-from audiosearch.library.catalogue import KnownFile, NewRecording, Origin
 from audiosearch.library.columns import decode_scores, encode_scores
 from audiosearch.library.compaction import seal, tidy
 from audiosearch.library.indexing import writer_lock
@@ -30,6 +29,7 @@ from audiosearch.library.labelling import copy_labels, relink
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import MANIFEST, create_library, refuse_foreign
 from audiosearch.library.packed_export import read_packed, write_packed
+from audiosearch.library.recordings import KnownFile, NewRecording, Origin
 from audiosearch.library.tables import Source, read_table, write_table
 from audiosearch.library.writer import append_clips
 from audiosearch.query import THESAURUS

@@ -25,23 +25,18 @@ from audiosearch.errors import (
     printable,
 )
 from audiosearch.labels import CLASS_COUNT
-from audiosearch.library.catalogue import Catalogue, State
+from audiosearch.library.blocks import Block, Entries, Rows, entries_of
+from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.collection_map import MAP, is_map, read_map
 from audiosearch.library.compaction import delete_unlisted, refresh_neighbours, unlisted_files
+from audiosearch.library.index_files import index_paths
 from audiosearch.library.indexing import writer_lock
 from audiosearch.library.labelling import relink, wrong_links
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import CATALOGUE, read_manifest
-from audiosearch.library.neighbours import index_paths
-from audiosearch.library.segments import (
-    Block,
-    Entries,
-    Rows,
-    Segment,
-    entries_of,
-    segment_path,
-    write_segment,
-)
+from audiosearch.library.recordings import State
+from audiosearch.library.segment_writer import write_segment
+from audiosearch.library.segments import Segment, segment_path
 from audiosearch.library.tail import tail_columns
 from audiosearch.query import THESAURUS, read_thesaurus
 

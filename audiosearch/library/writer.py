@@ -16,11 +16,11 @@ from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import AudioDecodeError, AudioError, InvalidArgumentError, printable
 from audiosearch.jobs import Analysis, Meter, Progress
 from audiosearch.labels import CLASS_COUNT
-from audiosearch.library.catalogue import KnownFile, NewRecording, Skipped
 from audiosearch.library.columns import encode_scores, encode_vectors, search_vector
 from audiosearch.library.compaction import seal
 from audiosearch.library.label_table import contents_of
 from audiosearch.library.library import Library
+from audiosearch.library.recordings import KnownFile, NewRecording, Skipped
 from audiosearch.library.scoring import library_scores
 from audiosearch.library.segments import SEAL_CLIPS
 from audiosearch.library.sources import SoundFile, is_below

@@ -1,0 +1,107 @@
+"""Blocks: neighbouring clips of a library, wherever they are kept, as searches read them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.library.rollup import LEAST_CODE
+from audiosearch.library.score_columns import ScoreColumns
+
+__all__ = ["FEWEST_ENTRIES", "POSTED_CODE", "Block", "Entries", "Rows", "entries_of", "posting_of"]
+
+POSTED_CODE = LEAST_CODE
+"""The least score code in posting lists and entries."""
+
+FEWEST_ENTRIES = 5
+"""So many classes of a clip are entries, whatever they score."""
+
+Rows = npt.NDArray[np.int64]
+Entries = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
+
+
+class Block(Protocol):
+    """Some neighbouring clips of a library: a segment, or a part of the tail in memory.
+
+    Rows are numbered from 0 within the block, in the order of the clips.
+    """
+
+    rows: int
+    columns: ScoreColumns
+    recordings: npt.NDArray[np.uint32]
+    vectors: npt.NDArray[np.int8]
+    posted_code: int
+    """From which code on rows are in postings and entries."""
+    single: bool
+    """Whether every recording has one clip here."""
+
+    @property
+    def first(self) -> int:
+        """Number of the first clip."""
+
+    @property
+    def stop(self) -> int:
+        """One more than the number of the last clip."""
+
+    def clip_ids(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """Return the numbers of clips by row."""
+
+    def row_of(self, clip: int) -> int:
+        """Return the row of a clip, -1 when it is not here."""
+
+    def rows_of(self, clips: npt.NDArray[np.int64]) -> Rows:
+        """Return the rows of clips, -1 for those that are not here."""
+
+    def column(self, number: int) -> npt.NDArray[np.uint8]:
+        """Return the score codes of a column, uint8 (rows,)."""
+
+    def posting(self, number: int, count: int) -> npt.NDArray[np.uint32]:
+        """Return the `count` best rows of a column, best first, of equals the first clip first."""
+
+    def clip_counts(self, number: int) -> npt.NDArray[np.int64]:
+        """Return how many clips have each code in a column, int64 (256,)."""
+
+    def recording_counts(self, number: int) -> npt.NDArray[np.int64]:
+        """Return how many recordings have each code as their best in a column, int64 (256,)."""
+
+    def entries(self, rows: Rows) -> Entries:
+        """Return the best classes of some clips.
+
+        Returns
+        -------
+        offsets : int64 (n + 1,)
+            Where the entries of each clip begin and end.
+        classes : uint16
+            Classes, best first, of equals the first class.
+        codes : uint8
+            Their codes.
+        """
+
+    def frame_counts(self) -> npt.NDArray[np.uint8]:
+        """Return how many embedding frames each clip has here, uint8 (rows,)."""
+
+    def frames(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        """Return the embedding frames of neighbouring rows, uint8 (n, 128)."""
+
+
+def entries_of(codes: npt.NDArray[np.uint8]) -> Entries:
+    """Return the best classes of clips whose codes are given clip by clip, uint8 (n, 527)."""
+    mask = codes >= POSTED_CODE
+    few = np.flatnonzero(mask.sum(axis=1) < FEWEST_ENTRIES)
+    best = np.argsort(255 - codes[few], axis=1, kind="stable")[:, :FEWEST_ENTRIES]
+    mask[few[:, None], best] = True
+    rows, classes = np.nonzero(mask)
+    values = codes[rows, classes]
+    # One sort of small integers; of equals the first class stays first.
+    order = np.argsort(rows * 256 + (255 - values), kind="stable")
+    offsets = np.concatenate(([0], np.cumsum(mask.sum(axis=1))))
+    return offsets, classes[order].astype(np.uint16), values[order]
+
+
+def posting_of(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+    """Return the rows of a column that are posted, best first, of equals the first first."""
+    rows = np.flatnonzero(codes >= POSTED_CODE)
+    # A stable sort of bytes is a radix sort.
+    return rows[np.argsort(255 - codes[rows], kind="stable")].astype(np.uint32)
