@@ -15,7 +15,7 @@ _Codes = npt.NDArray[np.uint8]
 
 
 class CorrectedBlock:
-    """A block whose scores are corrected in a few rows; see `audiosearch.library.segments.Block`.
+    """A block whose scores are corrected in a few rows; see `audiosearch.library.blocks.Block`.
 
     Columns that no correction touches are those of the block itself. The others, which are classes
     with corrections and the groups above them, are made when they are first asked for.

@@ -43,7 +43,7 @@ def tail_columns(folder: Path, first: int) -> tuple[Column, Column]:
 
 
 class TailBlock:
-    """Some neighbouring rows of the tail, as `audiosearch.library.segments.Block` asks.
+    """Some neighbouring rows of the tail, as `audiosearch.library.blocks.Block` asks.
 
     Parameters
     ----------
