@@ -73,8 +73,8 @@ class CollectionMap:
 def collection_map(library: Library, *, make: bool = True) -> CollectionMap | None:
     """Return the map of a library.
 
-    The first time it is laid out, which takes a minute for 20,000 clips, and kept where the
-    library's folder may be written to.
+    The first time it is laid out, in time that grows with the clips and then no more, and kept
+    where the library's folder may be written to.
 
     Parameters
     ----------
@@ -100,8 +100,9 @@ def collection_map(library: Library, *, make: bool = True) -> CollectionMap | No
         places = lay_out(_vectors(now, wanted))
         # Rounded as the file rounds them: the first look shows what later ones show.
         places = (np.rint(places * _SCALE) / _SCALE).astype(np.float32)
-        with contextlib.suppress(StorageError):  # a library that may only be read
-            _write(library.folder, wanted, places)
+        if not library.shipped:  # which is part of the installation
+            with contextlib.suppress(StorageError):  # a library that may only be read
+                _write(library.folder, wanted, places)
     return CollectionMap(wanted, places, _best_classes(now, wanted), now.live_clips)
 
 
