@@ -341,7 +341,7 @@ def page_urls(own: tuple[str, Library]) -> list[str]:
 
 def violations(browser: Chrome) -> list[tuple[str, list[str]]]:
     return [
-        (each["id"], [node["html"] for node in each["nodes"]])
+        (each["id"], [f"{node['target']}: {node['failureSummary']}" for node in each["nodes"]])
         for each in Axe().run(browser)["violations"]
     ]
 
