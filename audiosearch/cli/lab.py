@@ -9,7 +9,7 @@ import click
 __all__ = ["COMMANDS", "command"]
 
 # In the order of the help: the way one goes.
-COMMANDS = ("inspect", "compare", "train", "predict", "review")
+COMMANDS = ("inspect", "preview", "compare", "train", "predict", "review")
 
 
 class _LabGroup(click.Group):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from audiosearch.lab.measures import Measures
     from audiosearch.lab.models import MODELS
     from audiosearch.lab.prediction import LabClassifier, Prediction, predict
+    from audiosearch.lab.previewing import preview
     from audiosearch.lab.reading import read_sounds
     from audiosearch.lab.review import Doubt, Hesitation, doubted_labels, worth_labelling
     from audiosearch.lab.settings import LabConfig
@@ -45,6 +46,7 @@ _HOMES = {
     "inspect_sounds": "inspection",
     "plan_splits": "splits",
     "predict": "prediction",
+    "preview": "previewing",
     "read_sounds": "reading",
     "train_lab": "training",
     "worth_labelling": "review",
@@ -72,6 +74,7 @@ __all__ = [
     "inspect_sounds",
     "plan_splits",
     "predict",
+    "preview",
     "read_sounds",
     "train_lab",
     "worth_labelling",

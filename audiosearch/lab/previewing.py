@@ -1,0 +1,128 @@
+"""Pictures and sounds of what augmentation does, to look and listen before training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from audiosearch.audio import SAMPLE_RATE
+from audiosearch.classifier.plots import import_figure
+from audiosearch.errors import AudioError, DataError, InvalidArgumentError, StorageError, printable
+from audiosearch.lab.augmentation import augment
+from audiosearch.lab.features import get_feature
+from audiosearch.lab.settings import LabConfig
+from audiosearch.lab.sounds import SoundSet
+from audiosearch.lab.training import clip_length
+from audiosearch.lab.waveforms import load_clip
+from audiosearch.storage import atomic_path, storage_errors
+
+__all__ = ["preview"]
+
+_BLOCK = 8192
+
+
+def preview(
+    sounds: SoundSet,
+    out: str | os.PathLike[str],
+    *,
+    config: LabConfig | None = None,
+    each: int = 1,
+    variants: int = 3,
+) -> list[Path]:
+    """Write what training hears and sees of sounds of each class.
+
+    Parameters
+    ----------
+    sounds : SoundSet
+        Labelled sounds.
+    out : path-like
+        Folder to make; it must not exist, or be empty.
+    config : LabConfig, optional
+        Clip length and seed.
+    each : int
+        How many sounds of each class.
+    variants : int
+        How many augmented variants of each sound.
+
+    Returns
+    -------
+    list of Path
+        For sound N ``N.wav`` as it is, ``N-V.wav`` as augmented, both brought to one level, and
+        ``N.png`` with the spectrograms, the original first.
+
+    Raises
+    ------
+    DataError
+        When no sound can be read.
+    InvalidArgumentError
+        When a number is below 1.
+    MissingDependencyError
+        When matplotlib is not installed.
+    StorageError
+        When the folder exists and is not empty, or cannot be written.
+    """
+    if each < 1 or variants < 1:
+        raise InvalidArgumentError("each and variants must be at least 1.")
+    folder = Path(out)
+    with storage_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StorageError(
+                f"{printable(str(folder))} exists already. Name a new folder with --out."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+    config = config or LabConfig()
+    length = clip_length(sounds, config)
+    wave_of, mel_of = get_feature("waveform"), get_feature("log-mel")
+    random = np.random.default_rng(config.seed)
+    written: list[Path] = []
+    taken = dict.fromkeys(sounds.classes, 0)
+    number = 0
+    for sound in sounds.sounds:
+        wanting = [label for label in sound.labels if taken[label] < each]
+        if not wanting:
+            continue
+        try:
+            clip = load_clip(sound, length)
+        except AudioError:
+            continue  # training lists it
+        for label in wanting:
+            taken[label] += 1
+        number += 1
+        wave, mel = wave_of.compute(clip), mel_of.compute(clip)
+        waves = augment(random, np.repeat(wave[None], variants, axis=0), "waveform")
+        mels = augment(random, np.repeat(mel[None], variants, axis=0), "log-mel")
+        names = [f"{number}.wav", *(f"{number}-{v}.wav" for v in range(1, variants + 1))]
+        for name, values in zip(names, [wave, *waves], strict=True):
+            written.append(_write_sound(folder / name, values))
+        title = f"{', '.join(sound.labels)}: {Path(sound.name).name}"
+        written.append(_draw(folder / f"{number}.png", title, [mel, *mels]))
+    if not written:
+        raise DataError(f"{printable(sounds.name)}: none of its sounds can be read.")
+    return written
+
+
+def _write_sound(path: Path, wave: np.ndarray) -> Path:
+    import soundfile
+
+    with (
+        atomic_path(path) as temporary,
+        soundfile.SoundFile(temporary, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as file,
+    ):
+        for start in range(0, len(wave), _BLOCK):
+            file.write(np.clip(wave[start : start + _BLOCK], -1, 1))
+    return path
+
+
+def _draw(path: Path, title: str, mels: list[np.ndarray]) -> Path:
+    figure = import_figure()(figsize=(3 * len(mels), 2.6), layout="constrained")
+    # Escaped, so that a label is no formula.
+    figure.suptitle(title.replace("$", r"\$"), fontsize="small")
+    low, high = float(mels[0].min()), float(mels[0].max())
+    for axes, mel in zip(np.atleast_1d(figure.subplots(1, len(mels))), mels, strict=True):
+        axes.imshow(mel.T, origin="lower", aspect="auto", vmin=low, vmax=high)
+        axes.set_xlabel("frames of 10 ms")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+    return path
