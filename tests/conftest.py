@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -38,6 +39,11 @@ BAD_SOUNDS = ("broken.wav", "empty.wav", "nested/no_samples.wav")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in a shell's background; the programs that tests start would not hear of Ctrl-C either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# A busy machine is no reason for a test to fail.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -24,7 +24,7 @@ from audiosearch.classifier.scorer import classifier_identity, load_scorer
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.labels import load_labels
-from audiosearch.library import compaction, segments, tail, writer
+from audiosearch.library import compaction, segment_writer, tail, writer
 from audiosearch.library.columns import encode_scores
 from audiosearch.library.library import Library
 from audiosearch.library.matching import EXCLUDE_SCORE
@@ -105,8 +105,8 @@ def test_segments_of_an_earlier_version_are_rolled_up_again(
     with Library(folder) as library:
         expected = library.search("vehicle", limit=90).hits
     with monkeypatch.context() as earlier:
-        earlier.setattr(segments, "ROLLUP", "largest")
-        earlier.setattr(segments, "roll_up", np.maximum.reduce)
+        earlier.setattr(segment_writer, "ROLLUP", "largest")
+        earlier.setattr(segment_writer, "roll_up", np.maximum.reduce)
         earlier.setattr(tail, "roll_up", lambda columns: np.maximum.reduce(list(columns)))
         with Library(folder, writable=True) as library:
             compaction.seal(library)

@@ -50,15 +50,17 @@ def hits_of(
     """
     clips = [moments[0].clip for _, moments in found]
     why: list[list[Reason]] = [[] for _ in clips]
-    if node is not None:
-        for block, at, rows in by_part(now, np.array(clips, np.int64)):
-            for place, reasons in zip(at.tolist(), explain(node, block, rows), strict=True):
+    tags: list[list[Tag]] = [[] for _ in clips]
+    for block, at, rows in by_part(now, np.array(clips, np.int64)):
+        entries, places = block.entries(rows), at.tolist()
+        for place, best in zip(places, tags_of(block, rows, 5, entries=entries), strict=True):
+            tags[place] = best
+        if node is not None:
+            for place, reasons in zip(places, explain(node, block, rows, entries), strict=True):
                 why[place] = reasons
     hits = [
         _hit(recording, moments, best, reasons)
-        for (recording, moments), best, reasons in zip(
-            found, _tags_of(now, clips), why, strict=True
-        )
+        for (recording, moments), best, reasons in zip(found, tags, why, strict=True)
     ]
     if not corrections.version:
         return hits
@@ -162,15 +164,6 @@ def best_classes(now: Snapshot, clips: npt.NDArray[np.int64]) -> list[int]:
         offsets, classes, _ = block.entries(rows)
         result[at] = classes[offsets[:-1]]
     return result.tolist()
-
-
-def _tags_of(now: Snapshot, clips: list[int]) -> list[list[Tag]]:
-    """Return the five best tags of each clip."""
-    result: list[list[Tag]] = [[] for _ in clips]
-    for block, at, rows in by_part(now, np.array(clips, np.int64)):
-        for place, tags in zip(at.tolist(), tags_of(block, rows, 5), strict=True):
-            result[place] = tags
-    return result
 
 
 def _hit(recording: Recording, moments: list[Moment], tags: list[Tag], why: list[Reason]) -> Hit:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
-from audiosearch.library.blocks import Block, Rows
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.labels import CLASS_COUNT
+from audiosearch.library.blocks import Block, Entries, Rows
 from audiosearch.library.hits import Reason, Tag
 from audiosearch.library.matching import heard
 from audiosearch.library.rollup import LEAST_CODE
@@ -16,7 +21,7 @@ __all__ = ["explain"]
 _MOST_CLASSES = 3
 
 
-def explain(node: Node, block: Block, rows: Rows) -> list[list[Reason]]:
+def explain(node: Node, block: Block, rows: Rows, entries: Entries) -> list[list[Reason]]:
     """Return why each of some clips was found by a query.
 
     Parameters
@@ -27,6 +32,8 @@ def explain(node: Node, block: Block, rows: Rows) -> list[list[Reason]]:
         What holds the clips.
     rows : int64 (n,)
         Which they are.
+    entries : tuple of arrays
+        The block's entries of these rows.
 
     Returns
     -------
@@ -38,12 +45,10 @@ def explain(node: Node, block: Block, rows: Rows) -> list[list[Reason]]:
     left_out: list[list[Reason]] = [[] for _ in range(len(rows))]
     if not len(rows):
         return found
-    entries = block.entries(rows)
-    offsets, classes, codes = (array.tolist() for array in entries)
     for term, excluded in dict.fromkeys(_terms(node, False)):
         matches, scores = (array.tolist() for array in heard(term, block, rows))
         own = block.column(term.classes[0])[rows].tolist() if excluded else []
-        members = frozenset(term.classes)
+        best = [] if excluded else _best(term.classes, entries)
         for number, score in enumerate(scores):
             if excluded:
                 # However little of it is heard: that is why the clip is here.
@@ -51,8 +56,7 @@ def explain(node: Node, block: Block, rows: Rows) -> list[list[Reason]]:
                 reason = Reason(term.text, max(score, tag.score), True, [tag])
                 left_out[number].append(reason)
             elif matches[number]:
-                tags = _best(members, classes, codes, offsets[number], offsets[number + 1])
-                found[number].append(Reason(term.text, score, False, tags))
+                found[number].append(Reason(term.text, score, False, best[number]))
     return [[*ours, *others] for ours, others in zip(found, left_out, strict=True)]
 
 
@@ -67,16 +71,23 @@ def _terms(node: Node, excluded: bool) -> Iterator[tuple[Term, bool]]:
             yield from _terms(part, excluded)
 
 
-def _best(
-    members: frozenset[int], classes: list[int], codes: list[int], start: int, stop: int
-) -> list[Tag]:
-    """Return the best classes of a term among a clip's entries, which are best first."""
-    best = []
-    for at in range(start, stop):
-        if codes[at] < LEAST_CODE:
-            break
-        if classes[at] in members:
-            best.append(tag_of(classes[at], codes[at]))
-            if len(best) == _MOST_CLASSES:
-                break
+def _best(wanted: tuple[int, ...], entries: Entries) -> list[list[Tag]]:
+    """Return the best of some classes among the entries of each clip, which are best first."""
+    offsets, classes, codes = entries
+    at = np.flatnonzero(_members(wanted)[classes] & (codes >= LEAST_CODE))
+    owners = np.searchsorted(offsets, at, side="right") - 1
+    best: list[list[Tag]] = [[] for _ in range(len(offsets) - 1)]
+    for owner, label, code in zip(
+        owners.tolist(), classes[at].tolist(), codes[at].tolist(), strict=True
+    ):
+        if len(best[owner]) < _MOST_CLASSES:
+            best[owner].append(tag_of(label, code))
     return best
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _members(classes: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Return which of all classes are among some."""
+    result = np.zeros(CLASS_COUNT, np.bool_)
+    result[list(classes)] = True
+    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -216,14 +217,11 @@ def _tuned(folder: Path, now: Snapshot, index: Any, basis: Floats, draft: IndexF
     if inner is not None:
         probes = sorted({min(round(1.4**n), inner.nlist) for n in range(40)})
     best: tuple[float, int, int] = (-1.0, probes[-1], _MOST_CANDIDATES)
-    for factor in (2, 8, _MOST_CANDIDATES):
-        for nprobe in probes:
-            recall = _recall(search, now, clips, queries, truth, nprobe, factor)
-            if recall > best[0]:
-                best = recall, nprobe, factor
-            if best[0] >= RECALL:
-                break
-        if best[0] >= RECALL:
+    for factor, nprobe in itertools.product((4, 16, _MOST_CANDIDATES), probes):
+        recall, error = _recall(search, now, clips, queries, truth, nprobe, factor)
+        if recall > best[0]:
+            best = recall, nprobe, factor
+        if recall - error >= RECALL:  # so that it holds for other clips than these, too
             break
     recall, nprobe, factor = best
     return IndexFacts(
@@ -243,8 +241,11 @@ def _recall(
     truth: list[tuple[Clips, Floats]],
     nprobe: int,
     factor: int,
-) -> float:
-    """Return which share of the 10 nearest other clips is found; equally near ones are as good."""
+) -> tuple[float, float]:
+    """Return which share of the 10 nearest other clips is found, and its standard error.
+
+    Equally near ones are as good.
+    """
     shares = []
     for clip, query, (near, likeness) in zip(clips, queries, truth, strict=True):
         near, likeness = near[near != clip], likeness[near != clip]
@@ -261,4 +262,6 @@ def _recall(
         else:  # more are equally near than were looked at
             count = int((likeness_of(now.parts, found[found != clip], query) >= least).sum())
         shares.append(min(count, wanted) / wanted)
-    return float(np.mean(shares)) if shares else 1.0
+    if not shares:
+        return 1.0, 0.0
+    return float(np.mean(shares)), float(np.std(shares) / math.sqrt(len(shares)))

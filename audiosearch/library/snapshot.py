@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from audiosearch.errors import LibraryDamagedError, LibraryError, printable
 from audiosearch.labels import load_labels
-from audiosearch.library.blocks import Block, Rows
+from audiosearch.library.blocks import Block, Entries, Rows
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.columns import decode_scores
 from audiosearch.library.hits import Tag
@@ -220,20 +220,26 @@ class Reader:
         )
 
 
-def tags_of(block: Block, rows: Rows, top: int) -> list[list[Tag]]:
-    """Return the `top` best classes of some clips, best first; of equals the first class."""
-    offsets, classes, codes = block.entries(rows)
-    labels = load_labels()
+def tags_of(
+    block: Block, rows: Rows, top: int, *, entries: Entries | None = None
+) -> list[list[Tag]]:
+    """Return the `top` best classes of some clips, best first; of equals the first class.
+
+    `entries` are the block's of these rows, where they were read already.
+    """
+    # Lists, as a page has fifty clips of a few classes each.
+    offsets, classes, codes = (part.tolist() for part in entries or block.entries(rows))
+    count = len(load_labels())
     found = []
-    for number, (start, stop) in enumerate(itertools.pairwise(offsets.tolist())):
-        names, values = classes[start : min(stop, start + top)], codes[start : start + top]
+    for number, (start, stop) in enumerate(itertools.pairwise(offsets)):
+        end = min(stop, start + top)
+        names, values = classes[start:end], codes[start:end]
         if top > stop - start:  # rarely asked for: look at all classes of the clip
             row = int(rows[number])
-            whole = np.array([block.column(i)[row] for i in range(len(labels))])
-            names = np.argsort(255 - whole, kind="stable")[:top].astype(np.uint16)
-            values = whole[names]
-        pairs = zip(names.tolist(), values.tolist(), strict=True)
-        found.append([tag_of(label, code) for label, code in pairs])
+            whole = np.array([block.column(i)[row] for i in range(count)])
+            names = np.argsort(255 - whole, kind="stable")[:top].tolist()
+            values = whole[names].tolist()
+        found.append([tag_of(label, code) for label, code in zip(names, values, strict=True)])
     return found
 
 
