@@ -47,6 +47,7 @@ def test_copies_and_other_formats_are_found(tmp_path: Path, invoke: Invoke) -> N
         "recordings": [a, b],
         "similarity": 1.0,
         "bytes": size,
+        "clips": [0, 2],
     }
     assert (near.kind, near.recordings, near.similarity) == ("near", [a, c], 1.0)
     done = invoke("duplicates", "--library", tmp_path / "lib", "--exact", "--json")
