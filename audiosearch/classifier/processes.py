@@ -111,6 +111,9 @@ def join_processes(launch: Launch) -> Iterator[Processes]:
     yield Processes(launch, "cuda" if cuda else "cpu")
     # Not after an error: NCCL would wait for processes that have ended.
     if own:
+        # None leaves while another still waits for its last word; one that ended says so itself.
+        with contextlib.suppress(RuntimeError):
+            distributed.barrier()
         distributed.destroy_process_group()
 
 
