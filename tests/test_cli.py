@@ -204,6 +204,21 @@ def test_an_interruption_exits_with_130(capsys: pytest.CaptureFixture[str]) -> N
     assert said.strip() == "Interrupted."
 
 
+def test_what_fails_while_an_interruption_is_handled_is_part_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    consequence = RuntimeError("cannot join thread before it is started")
+    consequence.__context__ = KeyboardInterrupt()
+    code, said = outcome(consequence, capsys)
+    assert (code, said.strip()) == (130, "Interrupted.")
+    # But what a user can act on is said.
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out.csv")
+    full.__context__ = KeyboardInterrupt()
+    code, said = outcome(full, capsys)
+    assert code == 1
+    assert "The disk is full" in said
+
+
 def test_a_fault_is_one_sentence_unless_debugging(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

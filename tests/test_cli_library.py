@@ -498,9 +498,11 @@ def test_a_stopped_index_leaves_a_library_that_goes_on(
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert b"Traceback" not in said
-    if number == signal.SIGINT and process.returncode != 0:
-        assert process.returncode == 130
-        assert b"Interrupted" in said
+    if number == signal.SIGINT:
+        # Python ends itself by the signal where that came during its own start or end, which a
+        # shell shows as 130 too.
+        assert process.returncode in (0, 130, -signal.SIGINT)
+        assert process.returncode != 130 or b"Interrupted" in said
     done = invoke("index", tmp_path / "long", "--library", library, "--json")
     assert done.code == 0
     summary = json.loads(done.out)

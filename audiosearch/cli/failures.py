@@ -63,6 +63,8 @@ def run_guarded(command: click.Command, args: Sequence[str] | None) -> int:
         if os.environ.get("AUDIOSEARCH_DEBUG", "") not in ("", "0"):
             raise
         lines, code = describe(error)
+        if code == EXIT_BUG and _follows_an_interrupt(error):
+            return interrupted("Interrupted.")
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _discard_output()
         for line in lines:
@@ -98,6 +100,18 @@ def interrupted(sentence: str) -> int:
     """Say that the user stopped the command, and return the exit code for it."""
     click.echo(sentence, err=True)
     return EXIT_INTERRUPTED
+
+
+def _follows_an_interrupt(error: BaseException) -> bool:
+    """Return whether `error` came up while Ctrl-C was being handled.
+
+    Ctrl-C can fall between any two steps, also of a library that is not made for it; what then
+    fails on the way out is a consequence, not a fault.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None
 
 
 def tolerate_any_terminal() -> None:

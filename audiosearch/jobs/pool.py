@@ -217,8 +217,10 @@ class WorkerPool(Closing):
                     name=f"audiosearch-worker-{started}",
                     daemon=True,
                 )
-                self._threads.append(thread)
                 thread.start()
+                # Ctrl-C before this line leaves a daemon that ends by itself once the pool closes;
+                # after an append before the start, closing would wait for what never began.
+                self._threads.append(thread)
         return future
 
 
