@@ -43,7 +43,9 @@ __all__ = ["command"]
     metavar="DIR",
     help="Folder for report.html and report.json; it must not exist yet.",
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Train with so many seeds.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=1, help="Train networks with so many seeds."
+)
 @split_options
 @training_options
 @data_options
