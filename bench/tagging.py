@@ -42,12 +42,13 @@ from audiosearch.jobs.groups import GROUP_FILES
 from audiosearch.jobs.inputs import find_items
 from audiosearch.tagging import TagRules, tag_batch
 from audiosearch.tagging.formats import FORMATS, encode_rows
+from audiosearch.tagging.rules import Row
 
 _RATE = 44100
 _FILE_MINUTES = 5.0
 _WINDOW = 15600
 _PATIENCE = 600.0  # for processes to start
-_ROWS = [(0.0, 1.0, [(index, 0.5) for index in range(TagRules().top)])]
+_ROWS: list[Row] = [(0.0, 1.0, [(index, 0.5) for index in range(TagRules().top)])]
 _MEMORY = """
 import resource, sys
 from audiosearch.tagging import TagRules, tag_batch

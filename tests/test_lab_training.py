@@ -28,10 +28,11 @@ from audiosearch.lab import (
 )
 from audiosearch.lab.augmentation import augment, mix
 from audiosearch.lab.feature_cache import FeatureCache
-from audiosearch.lab.features import LIBROSA26, get_feature
 from audiosearch.lab.graph import LabGraph
 from audiosearch.lab.networks import NETWORKS, build_network
-from audiosearch.lab.waveforms import ClipLength, load_clip, windows
+from audiosearch.lab.waveforms import load_clip
+from audiosearch.own.features import LIBROSA26, get_feature
+from audiosearch.own.waveforms import ClipLength, windows
 
 SHAPES = {
     "mlp": (384,),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 __all__ = [
+    "classifier_option",
     "embedder_option",
     "get_option",
     "host_option",
@@ -65,6 +66,15 @@ embedder_option = click.option(
     type=click.Choice(["lite", "vggish", "vggish-int8"]),
     default="lite",
     help="What turns sound into embeddings.",
+)
+classifier_option = click.option(
+    "--classifier",
+    "classifiers",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    show_default="none",
+    help="A classifier of your own classes, the folder that `lab train` wrote; may be repeated.",
 )
 host_option = click.option(
     "--host",

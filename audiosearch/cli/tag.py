@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED, interrupted
-from audiosearch.cli.options import embedder_option, json_option, top_option
+from audiosearch.cli.options import (
+    classifier_option,
+    embedder_option,
+    json_option,
+    top_option,
+)
 from audiosearch.cli.output import (
     count,
     echo_json,
@@ -44,6 +49,7 @@ __all__ = ["command"]
 )
 @rule_options
 @job_options
+@classifier_option
 @embedder_option
 @json_option
 @click.pass_context
@@ -54,6 +60,7 @@ def command(
     clip: int | None,
     out: Path | None,
     workers: int | None,
+    classifiers: tuple[Path, ...],
     embedder: str,
     as_json: bool,
     progress: str,
@@ -70,12 +77,18 @@ def command(
     any time; the same command goes on.
     """
     from audiosearch.library.sources import PACKED_SUFFIXES
+    from audiosearch.own.classifier import load_classifiers
 
-    rules = chosen_rules(values, top=top)
+    own = [name for each in load_classifiers(classifiers) for name in each.classes]
+    rules = chosen_rules(values, top=top, own=own)
     packed = [name for name in files if name.lower().endswith(PACKED_SUFFIXES)]
     if clip is not None:
         if len(files) != 1 or not packed:
             raise click.UsageError("--clip N takes exactly one packed data set (FILE.h5).")
+        if classifiers:
+            raise click.UsageError(
+                "A packed data set holds embeddings and no sound that --classifier could hear."
+            )
         _tag_row(files[0], clip, top=top, as_json=as_json)
         return EXIT_OK
     if packed:
@@ -86,11 +99,19 @@ def command(
     if out is not None:
         how = "none" if quiet else progress
         job = values | {"workers": workers, "embedder": embedder, "rules": rules}
+        job["classifier"] = classifiers
         return _run_job(files, out, job, how=how, quiet=quiet, as_json=as_json)
     for name, written in JOB_OPTIONS.items():
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             raise click.UsageError(f"{written} needs --out FILE.")
-    return _tag_files(files, rules=rules, embedder=embedder, workers=workers, as_json=as_json)
+    return _tag_files(
+        files,
+        rules=rules,
+        embedder=embedder,
+        classifiers=classifiers,
+        workers=workers,
+        as_json=as_json,
+    )
 
 
 def _run_job(
@@ -163,6 +184,7 @@ def _tag_files(
     *,
     rules: TagRules,
     embedder: str,
+    classifiers: tuple[Path, ...],
     workers: int | None,
     as_json: bool,
 ) -> int:
@@ -172,7 +194,9 @@ def _tag_files(
     done = 0
     try:
         paths = _expanded(files, skipped)
-        for result in aus.tag_files(paths, embedder=embedder, workers=workers, rules=rules):
+        for result in aus.tag_files(
+            paths, embedder=embedder, workers=workers, rules=rules, classifier=classifiers
+        ):
             if isinstance(result, AudioError):
                 skipped.append(result)
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -167,22 +167,25 @@ def job_options(command: F) -> F:
     return command
 
 
-def chosen_rules(values: dict[str, Any], *, top: int) -> TagRules:
-    """Take the values of `rule_options` out of a command's parameters, as rules."""
+def chosen_rules(values: dict[str, Any], *, top: int, own: Sequence[str] = ()) -> TagRules:
+    """Take the values of `rule_options` out of a command's parameters, as rules.
+
+    `own` are the names of the user's own classes that there are.
+    """
     from audiosearch.tagging.events import EventRules
-    from audiosearch.tagging.rules import TagRules, class_indices
+    from audiosearch.tagging.rules import TagRules, class_keys
 
     names: list[str] = []
     only, classes_file = values.pop("only"), values.pop("classes_file")
     if only is not None:
-        names.extend(only_classes(only))
+        names.extend(only_classes(only, own))
     if classes_file is not None:
         names.extend(_file_classes(classes_file))
     return TagRules(
         per=values.pop("per"),
         top=top,
         threshold=values.pop("threshold"),
-        classes=class_indices(names) if only is not None or classes_file is not None else None,
+        classes=class_keys(names, own) if only is not None or classes_file is not None else None,
         hop=values.pop("hop"),
         events=EventRules(
             low=values.pop("hysteresis"),
@@ -193,23 +196,24 @@ def chosen_rules(values: dict[str, Any], *, top: int) -> TagRules:
     )
 
 
-def only_classes(text: str) -> list[str]:
+def only_classes(text: str, own: Sequence[str] = ()) -> list[str]:
     """Split names of classes at commas, where the names have commas of their own.
+
+    `own` are the names of the user's own classes that there are.
 
     Raises
     ------
     InvalidArgumentError
         When a part is no class; the message names the nearest.
     """
-    from audiosearch.labels import load_labels
+    from audiosearch.tagging.rules import class_keys
 
-    labels = load_labels()
     parts, names = [part.strip() for part in text.split(",")], []
     while parts:
         for count in range(len(parts), 0, -1):
             name = ", ".join(parts[:count])
             try:
-                labels.by_name(name)
+                class_keys([name], own)
             except InvalidArgumentError:
                 if count == 1:
                     raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from audiosearch.datasets.packed import CLIP_FRAMES
 from audiosearch.embedders import get_embedder
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.jobs.batches import Batches, Collector, Reduction, Work, silent
+from audiosearch.own.classifier import LabClassifier, Listener, Track, load_classifiers
 
 __all__ = [
     "CLIP_SPAN",
@@ -56,7 +57,9 @@ class AnalyzerSettings:
     embedder : str
         Name of the embedder.
     classifier : str or None
-        Folder of a classifier; the bundled one where None.
+        Folder of a classifier of AudioSet's classes; the bundled one where None.
+    own : tuple of str
+        Folders of classifiers of the user's own classes, which hear every file too.
     threads : int or None
         Threads of the models; all cores where None.
     reduction : Reduction or None
@@ -67,6 +70,7 @@ class AnalyzerSettings:
 
     embedder: str = "lite"
     classifier: str | None = None
+    own: tuple[str, ...] = ()
     threads: int | None = None
     reduction: Reduction | None = None
     memory_limit: int | None = None
@@ -95,16 +99,25 @@ class Analysis:
         Its embedding, one row each 0.96 s.
     scores : float32 (clips, 527)
         Class scores of each clip of 10 frames; the last clip may be shorter.
+    own : tuple of Track
+        What the user's own classifiers say of it.
     """
 
     path: str
     duration: float
     frames: npt.NDArray[np.uint8]
     scores: npt.NDArray[np.float32]
+    own: tuple[Track, ...] = ()
 
     def clip_times(self, clip: int) -> tuple[float, float]:
         """Return start and end of a clip in seconds."""
         return clip_times(clip, self.duration)
+
+    def own_scores(self) -> npt.NDArray[np.float32]:
+        """Return the scores of each clip for the classes of all of `own`, float32 (clips, n)."""
+        times = np.array([self.clip_times(clip) for clip in range(len(self.scores))])
+        parts = [track.over(times[:, 0], times[:, 1]) for track in self.own]
+        return np.concatenate([np.empty((len(times), 0), np.float32), *parts], axis=1)
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,7 @@ class Analyzer:
         self.settings = settings or AnalyzerSettings()
         self._embedder = get_embedder(self.settings.embedder, threads=self.settings.threads)
         self._scorer = load_scorer(self.settings.classifier, threads=self.settings.threads)
+        self.own = load_classifiers(self.settings.own)
 
     def embed(
         self,
@@ -208,7 +222,8 @@ class Analyzer:
         on_block: Callable[[], None] | None,
     ) -> Any:
         part = path if isinstance(path, Segment) else Segment(os.fspath(path))
-        sound, batches, work = Sound(part, on_block), self.batches(), work_on(part, reduction)
+        batches, work = self.batches(), work_on(part, reduction, self.own)
+        sound = Sound(part, on_block, work)
         for patches in sound.patches():
             batches.add(work, patches)
         batches.end(work, sound.seconds)
@@ -228,6 +243,8 @@ class Sound:
         The file.
     on_block : callable, optional
         Called about every 10 s of sound.
+    work : Work, optional
+        Whose listeners hear it.
 
     Attributes
     ----------
@@ -235,8 +252,14 @@ class Sound:
         Seconds of sound so far.
     """
 
-    def __init__(self, part: Segment, on_block: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        part: Segment,
+        on_block: Callable[[], None] | None = None,
+        work: Work | None = None,
+    ) -> None:
         self._part, self._on_block = part, on_block
+        self._listeners = () if work is None else work.listeners
         self.seconds = 0.0
 
     def patches(self) -> Iterator[npt.NDArray[np.float32]]:
@@ -256,6 +279,8 @@ class Sound:
             self.seconds = samples / audio.SAMPLE_RATE
             if self._on_block:
                 self._on_block()
+            for listener in self._listeners:
+                listener.add(block)
             yield block
 
 
@@ -275,19 +300,28 @@ class _Scores:
     def add(self, scores: npt.NDArray[np.float32]) -> None:
         self._scores.append(scores)
 
+    def add_own(self, track: Track) -> None:
+        pass  # an `Analysis` has the tracks themselves
+
     def finish(self, start: float, duration: float) -> npt.NDArray[np.float32]:
         return np.concatenate(self._scores)
 
 
-def work_on(part: Segment, reduction: Reduction | None) -> Work:
+def work_on(part: Segment, reduction: Reduction | None, own: Sequence[LabClassifier] = ()) -> Work:
     """Return the work on a file: what the reduction asks for, an `Analysis` where it is None."""
-    return Work(part.path, reduction or _Whole(), keep_frames=reduction is None)
+    listeners = [Listener(classifier) for classifier in own]
+    return Work(
+        part.path, reduction or _Whole(), keep_frames=reduction is None, listeners=listeners
+    )
 
 
 def result_of(part: Segment, work: Work) -> Analysis | Reduced:
     """Return what a finished work has come to."""
     seconds = work.seconds or 0.0
+    tracks = tuple(listener.finish() for listener in work.listeners)
+    for track in tracks:
+        work.collector.add_own(track)
     value = work.collector.finish(part.start, seconds)
     if work.frames is None:
         return Reduced(part.path, seconds, value)
-    return Analysis(part.path, seconds, np.concatenate(work.frames), value)
+    return Analysis(part.path, seconds, np.concatenate(work.frames), value, tracks)

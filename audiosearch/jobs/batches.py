@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from audiosearch.classifier.scorer import BATCH, Scorer
 from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES
 from audiosearch.embedders import Embedder
 from audiosearch.errors import EmptyAudioError
+from audiosearch.own.classifier import Listener, Track
 
 __all__ = ["Batches", "Collector", "MixedBatchError", "Reduction", "Work"]
 
@@ -32,6 +33,9 @@ class Collector(Protocol):
 
     def add(self, scores: npt.NDArray[np.float32]) -> None:
         """Take scores (k, 527) of the next k windows."""
+
+    def add_own(self, track: Track) -> None:
+        """Take what a classifier of the user's own says of the whole file; before `finish`."""
 
     def finish(self, start: float, duration: float) -> Any:
         """Return the result; the sound began at `start` and lasted `duration` seconds."""
@@ -73,6 +77,8 @@ class Work:
         What its scores are for.
     keep_frames : bool
         Whether its embedding is wanted too.
+    listeners : sequence of Listener
+        Classifiers of the user's own, which hear the file as it is decoded.
 
     Attributes
     ----------
@@ -86,8 +92,16 @@ class Work:
         Whether it is finished or given up; more patches of it are for nothing.
     """
 
-    def __init__(self, path: str, reduction: Reduction, *, keep_frames: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        reduction: Reduction,
+        *,
+        keep_frames: bool = False,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
         self.path = path
+        self.listeners = tuple(listeners)
         self.collector = reduction.collector()
         self.frames: list[npt.NDArray[np.uint8]] | None = [] if keep_frames else None
         self.seconds: float | None = None

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from audiosearch.errors import AudioDecodeError, AudioSearchError, InvalidArgumentError
 
 if TYPE_CHECKING:
-    from audiosearch.jobs.analysis import AnalyzerSettings, Segment
+    from audiosearch.jobs.analysis import Analyzer, AnalyzerSettings, Segment
     from audiosearch.jobs.batches import Work
 
 _ALIVE_SECONDS = 1.0
@@ -91,9 +91,10 @@ def _serve(tasks: queue.SimpleQueue[Any], answers: _Answers) -> None:
     try:
         from audiosearch.jobs.analysis import Analyzer, result_of
 
-        batches = Analyzer(settings).batches()
+        analyzer = Analyzer(settings)
+        batches = analyzer.batches()
         chunks: queue.Queue[tuple[Work, Any]] = queue.Queue(_CHUNKS)
-        decoder = _Decoder(tasks, chunks, answers, settings)
+        decoder = _Decoder(tasks, chunks, answers, analyzer)
         threading.Thread(target=decoder.run, daemon=True).start()
         if settings.memory_limit is not None:
             _limit_memory(settings.memory_limit)
@@ -140,10 +141,11 @@ class _Decoder:
         tasks: queue.SimpleQueue[Any],
         chunks: queue.Queue[tuple[Work, Any]],
         answers: _Answers,
-        settings: AnalyzerSettings,
+        analyzer: Analyzer,
     ) -> None:
         self._tasks, self._chunks = tasks, chunks
-        self._answers, self._settings = answers, settings
+        self._answers, self._settings = answers, analyzer.settings
+        self._own = analyzer.own
         self.began: dict[Work, tuple[int, Segment]] = {}
         """What is under way: the number and the file of each work."""
 
@@ -167,9 +169,9 @@ class _Decoder:
     def _decode(self, number: int, part: Segment) -> None:
         from audiosearch.jobs.analysis import Sound, work_on
 
-        work = work_on(part, self._settings.reduction)
+        work = work_on(part, self._settings.reduction, self._own)
         self.began[work] = number, part
-        sound = Sound(part, self._answers.alive)
+        sound = Sound(part, self._answers.alive, work)
         try:
             for patches in sound.patches():
                 if work.is_over:

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from audiosearch import metrics
 from audiosearch.errors import InvalidArgumentError, StorageError, printable
 from audiosearch.lab.feature_cache import FeatureCache, FeatureSet
-from audiosearch.lab.features import get_feature
 from audiosearch.lab.fitting import Fit, fit_model
 from audiosearch.lab.inspection import find_copies
 from audiosearch.lab.measures import Measures, accuracy_interval, measure
@@ -31,6 +30,7 @@ from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.splits import Split, SplitPlan, plan_splits
 from audiosearch.lab.training import clip_length, scores_of
+from audiosearch.own.features import get_feature
 from audiosearch.storage import storage_errors, write_json
 from audiosearch.version import __version__
 

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.errors import AudioError, StorageError, printable
-from audiosearch.lab.features import Feature, feature_key
 from audiosearch.lab.sounds import LabelledSound, SoundSet
-from audiosearch.lab.waveforms import ClipLength, load_clip
+from audiosearch.lab.waveforms import load_clip
+from audiosearch.own.features import Feature, feature_key
+from audiosearch.own.waveforms import ClipLength
 from audiosearch.storage import Closing, sha256_file, storage_errors
 
 __all__ = ["FeatureCache", "FeatureSet", "default_cache"]

@@ -36,7 +36,7 @@ class ModelSpec:
     name : str
         As `get_model` takes it.
     feature : str
-        What it takes, as `audiosearch.lab.features.get_feature` names it.
+        What it takes, as `audiosearch.own.features.get_feature` names it.
     kind : str
         ``linear`` and ``prototypes`` are fitted at once, ``network`` is trained in epochs.
     network : str

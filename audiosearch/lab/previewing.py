@@ -11,11 +11,11 @@ from audiosearch.audio import SAMPLE_RATE
 from audiosearch.classifier.plots import import_figure
 from audiosearch.errors import AudioError, DataError, InvalidArgumentError, StorageError, printable
 from audiosearch.lab.augmentation import augment
-from audiosearch.lab.features import get_feature
 from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.training import clip_length
 from audiosearch.lab.waveforms import load_clip
+from audiosearch.own.features import get_feature
 from audiosearch.storage import atomic_path, storage_errors
 
 __all__ = ["preview"]

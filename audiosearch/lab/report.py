@@ -14,7 +14,8 @@ from audiosearch import frontend
 from audiosearch.audio import SAMPLE_RATE
 from audiosearch.classifier.plots import import_figure
 from audiosearch.errors import AudioError
-from audiosearch.lab.waveforms import ClipLength, load_clip
+from audiosearch.lab.waveforms import load_clip
+from audiosearch.own.waveforms import ClipLength
 from audiosearch.storage import atomic_path
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ import numpy as np
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.lab.comparison import cross_validated_scores
 from audiosearch.lab.feature_cache import FeatureCache
-from audiosearch.lab.features import get_feature
 from audiosearch.lab.inspection import find_copies
 from audiosearch.lab.prediction import predict
 from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.splits import plan_splits
 from audiosearch.lab.training import clip_length
+from audiosearch.own.features import get_feature
 
 __all__ = ["Doubt", "Hesitation", "doubted_labels", "worth_labelling"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.lab.models import ModelSpec, get_model
-from audiosearch.lab.waveforms import SHORT
+from audiosearch.own.waveforms import SHORT
 
 __all__ = ["BALANCES", "LabConfig"]
 

@@ -31,14 +31,14 @@ from audiosearch.classifier.run import RunFolder
 from audiosearch.errors import AudioError, DataError, InvalidArgumentError, printable
 from audiosearch.lab.card import write_card
 from audiosearch.lab.feature_cache import FeatureCache, FeatureSet
-from audiosearch.lab.features import LIBROSA26, get_feature
 from audiosearch.lab.fitting import Checkpoint, Fit, LabEpoch, fit_model
 from audiosearch.lab.inspection import find_copies
 from audiosearch.lab.measures import Measures, measure
 from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.splits import hold_out
-from audiosearch.lab.waveforms import ClipLength
+from audiosearch.own.features import LIBROSA26, get_feature
+from audiosearch.own.waveforms import ClipLength
 from audiosearch.storage import atomic_path, read_json, write_json
 from audiosearch.version import __version__
 

@@ -2,7 +2,7 @@
 
 from audiosearch.tagging.batch import TagSummary, tag_batch
 from audiosearch.tagging.events import EventRules
-from audiosearch.tagging.rules import TagRules, class_indices
+from audiosearch.tagging.rules import TagRules, class_keys
 from audiosearch.tagging.tags import TagResult, tag, tag_files, tag_packed
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "TagResult",
     "TagRules",
     "TagSummary",
-    "class_indices",
+    "class_keys",
     "tag",
     "tag_batch",
     "tag_files",

@@ -35,11 +35,13 @@ from audiosearch.jobs import (
 )
 from audiosearch.jobs.inputs import InputRules, find_items
 from audiosearch.models import bundled_model
+from audiosearch.own.classifier import load_classifiers
 from audiosearch.storage import atomic_path, write_json
 from audiosearch.tagging.exports import EXPORTS, check_parquet
 from audiosearch.tagging.extras import Extra, cut_extra, sidecar_extra, tags_extra
 from audiosearch.tagging.formats import Format, csv_bytes, encode_rows, format_of
 from audiosearch.tagging.rules import TagRules
+from audiosearch.tagging.tags import Folders, folder_names
 from audiosearch.version import __version__
 
 __all__ = ["TagSummary", "tag_batch"]
@@ -100,6 +102,7 @@ def tag_batch(
     rules: TagRules | None = None,
     inputs: InputRules | None = None,
     embedder: str = "lite",
+    classifier: Folders = None,
     workers: int | None = None,
     time_limit: float = TIME_LIMIT,
     memory_limit: int = MEMORY_LIMIT,
@@ -129,6 +132,8 @@ def tag_batch(
         Which of the files found.
     embedder : str
         What embeds them.
+    classifier : path-like, or several, optional
+        Folders that `audiosearch lab train` wrote: their classes are tags too, beside AudioSet's.
     workers : int, optional
         How many processes; one a core where None.
     time_limit : float
@@ -172,12 +177,24 @@ def tag_batch(
         raise InvalidArgumentError(f"workers must be at least 1, not {workers}.")
     if memory_limit < 1:
         raise InvalidArgumentError(f"memory_limit must be at least 1 MB, not {memory_limit}.")
-    models = {
+    own = load_classifiers(classifier)
+    models: dict[str, Any] = {
         "embedder": {"name": embedder, "sha256": embedder_hash(embedder)},
         "classifier": {"sha256": classifier_identity(bundled_model("classifier"))},
     }
-    fingerprint = rules.fingerprint(*(model["sha256"] for model in models.values()))
-    settings = AnalyzerSettings(embedder=embedder, reduction=rules, memory_limit=memory_limit)
+    digests = [model["sha256"] for model in models.values()]
+    if own:
+        models["own_classifiers"] = [
+            {"name": each.name, "sha256": each.identity, "classes": list(each.classes)}
+            for each in own
+        ]
+    fingerprint = rules.fingerprint(*digests, *(each.identity for each in own))
+    settings = AnalyzerSettings(
+        embedder=embedder,
+        own=folder_names(classifier),
+        reduction=rules,
+        memory_limit=memory_limit,
+    )
     extras = [
         *([tags_extra()] if write_tags else []),
         *([sidecar_extra(models)] if sidecars else []),

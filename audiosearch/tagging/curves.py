@@ -52,9 +52,15 @@ class FrameScores:
 
 def clip_tags(analysis: Analysis, *, top: int) -> list[TagResult]:
     """Return the `top` best classes of each clip of an analysed sound."""
+    names = [name for track in analysis.own for name in track.classes]
+    rows = enumerate(zip(analysis.scores, analysis.own_scores().tolist(), strict=True))
     return [
-        TagResult(analysis.path, *analysis.clip_times(number), best_tags(scores, top))
-        for number, scores in enumerate(analysis.scores)
+        TagResult(
+            analysis.path,
+            *analysis.clip_times(number),
+            best_tags(scores, top, zip(names, own, strict=True)),
+        )
+        for number, (scores, own) in rows
     ]
 
 

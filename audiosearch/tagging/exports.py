@@ -17,9 +17,9 @@ from typing import Any
 
 from audiosearch.errors import JobError, MissingDependencyError, printable
 from audiosearch.jobs import Entry
-from audiosearch.labels import load_labels
 from audiosearch.storage import atomic_path, read_json, storage_errors, write_json
 from audiosearch.tagging.formats import CSV_COLUMNS, decode_rows
+from audiosearch.tagging.rules import name_of
 
 __all__ = ["EXPORTS", "Entries", "check_parquet", "common_folder", "file_safe", "relative_name"]
 
@@ -83,14 +83,13 @@ def parquet(entries: Entries, output: Path) -> None:
 
 
 def _flat_rows(entries: Iterable[Entry]) -> Iterator[tuple[Any, ...]]:
-    labels = load_labels()
     for entry in entries:
         name = printable(entry.item.name)
         for start, end, tags in decode_rows(entry.result):
             if not tags:
                 yield (name, start, end, None, None, None, None)
             for rank, (index, score) in enumerate(tags, start=1):
-                yield (name, start, end, rank, labels[index].name, labels[index].mid, score)
+                yield (name, start, end, rank, *name_of(index), score)
 
 
 def _batches(rows: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
@@ -110,7 +109,6 @@ def raven(entries: Entries, output: Path) -> None:
     Times are those of the files in a row, as Raven opens them; ``File Offset (s)`` is the time in
     the file.
     """
-    labels = load_labels()
     number, begun = 0, 0.0
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as f:
         table = csv.writer(f, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
@@ -121,7 +119,7 @@ def raven(entries: Entries, output: Path) -> None:
                 times = (f"{begun + start:.3f}", f"{begun + end:.3f}", _LOW_HZ, _HIGH_HZ)
                 for index, score in tags:
                     number += 1
-                    label_score = (labels[index].name, labels[index].mid, f"{score:.4f}")
+                    label_score = (*name_of(index), f"{score:.4f}")
                     table.writerow(
                         (number, "Spectrogram 1", 1, *times, path, f"{start:.3f}", *label_score)
                     )
@@ -133,12 +131,11 @@ def audacity(entries: Entries, output: Path) -> None:
 
     A track has the file's folders below the one that all files share.
     """
-    labels = load_labels()
     top = common_folder(entries())
     with _FolderOfFiles(output, "audacity") as folder:
         for entry in entries():
             lines = [
-                f"{start:.6f}\t{end:.6f}\t{labels[index].name} {score:.2f}\n"
+                f"{start:.6f}\t{end:.6f}\t{name_of(index)[0]} {score:.2f}\n"
                 for start, end, tags in decode_rows(entry.result)
                 for index, score in tags
             ]
@@ -154,7 +151,6 @@ def m3u(entries: Entries, output: Path) -> None:
 
     Files are named relative to the folder. A part of a file has VLC's start and stop times.
     """
-    labels = load_labels()
     home = os.path.abspath(output)  # noqa: PTH100
     db = sqlite3.connect("")  # a temporary file, however many tags there are
     db.execute("CREATE TABLE tags (class, score, number INTEGER PRIMARY KEY, name, s, e, whole)")
@@ -168,24 +164,29 @@ def m3u(entries: Entries, output: Path) -> None:
             )
     with _FolderOfFiles(output, "m3u") as folder:
         found = db.execute("SELECT DISTINCT class FROM tags ORDER BY class").fetchall()
+        taken: set[str] = set()
         for (index,) in found:
             lines = [b"#EXTM3U\n"]
-            for name, score, start, end, whole in db.execute(
+            for path_, score, start, end, whole in db.execute(
                 "SELECT name, score, s, e, whole FROM tags WHERE class = ? "
                 "ORDER BY score DESC, number",
                 (index,),
             ):
-                path = os.path.relpath(os.fsdecode(name), home)
+                path = os.path.relpath(os.fsdecode(path_), home)
                 if "\n" in path or "\r" in path:
                     lines.append(b"# left out: a name with a line break\n")
                     continue
-                title = f"{labels[index].name} {score:.2f}, {os.path.basename(path)}"  # noqa: PTH119
+                title = f"{name_of(index)[0]} {score:.2f}, {os.path.basename(path)}"  # noqa: PTH119
                 lines.append(os.fsencode(f"#EXTINF:{round(end - start)},{title}\n"))
                 if not whole:
                     lines.append(f"#EXTVLCOPT:start-time={start:g}\n".encode())
                     lines.append(f"#EXTVLCOPT:stop-time={end:g}\n".encode())
                 lines.append(os.fsencode(path) + b"\n")
-            folder.write(f"{file_safe(labels[index].name)}.m3u8", b"".join(lines))
+            title = file_safe(name_of(index)[0])
+            if title.casefold() in taken:  # an own class that is called as one of AudioSet's
+                title += " (own)"
+            taken.add(title.casefold())
+            folder.write(f"{title}.m3u8", b"".join(lines))
     db.close()
 
 

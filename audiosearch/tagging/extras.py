@@ -11,11 +11,11 @@ from typing import Any
 
 from audiosearch.errors import AudioDecodeError, AudioError, StorageError, printable
 from audiosearch.jobs import Chore, Entry, WorkerPool
-from audiosearch.labels import load_labels
 from audiosearch.storage import write_json
 from audiosearch.tagging.cuts import Cuts
 from audiosearch.tagging.file_tags import FileTags
 from audiosearch.tagging.formats import decode_rows, row_dict
+from audiosearch.tagging.rules import ClassKey, name_of
 
 __all__ = ["Extra", "cut_extra", "sidecar_extra", "tags_extra"]
 
@@ -84,15 +84,15 @@ def tags_extra() -> Extra:
 
     def make(entry: Entry) -> Chore | None:
         item = entry.item
-        labels = load_labels()
-        best: dict[int, float] = {}
+        best: dict[ClassKey, float] = {}
         for _, _, tags in decode_rows(entry.result):
             for index, score in tags:
                 best[index] = max(score, best.get(index, 0.0))
         if not best or item.start or item.end is not None:
             return None
-        order = sorted(best, key=lambda index: (-best[index], index))
-        return FileTags(item.name, tuple(labels[index].name for index in order))
+        order = sorted(best, key=lambda key: (-best[key], isinstance(key, str), key))
+        names = dict.fromkeys(name_of(key)[0] for key in order)
+        return FileTags(item.name, tuple(names))
 
     return Extra("tags", "Its tags were not written into it.", make)
 
@@ -130,9 +130,8 @@ def cut_extra(folder: Path) -> Extra:
     name = f"cut-{hashlib.sha256(os.fsencode(where)).hexdigest()[:16]}"
 
     def make(entry: Entry) -> Chore | None:
-        labels = load_labels()
         parts = tuple(
-            (start, end, labels[tags[0][0]].name)
+            (start, end, name_of(tags[0][0])[0])
             for start, end, tags in decode_rows(entry.result)
             if tags and end > start
         )

@@ -16,8 +16,7 @@ from typing import Any
 
 from audiosearch.errors import InvalidArgumentError, printable
 from audiosearch.jobs import Entry
-from audiosearch.labels import load_labels
-from audiosearch.tagging.rules import Row
+from audiosearch.tagging.rules import Row, name_of
 
 __all__ = [
     "CSV_COLUMNS",
@@ -81,15 +80,14 @@ def decode_rows(data: bytes | None) -> list[Row]:
 
 def row_dict(name: str, row: Row) -> dict[str, Any]:
     """Return a row as JSON-ready values: the schema of JSON lines."""
-    labels = load_labels()
     start, end, tags = row
     return {
         "path": name,
         "start": start,
         "end": end,
         "tags": [
-            {"label": labels[index].name, "mid": labels[index].mid, "score": score}
-            for index, score in tags
+            dict(zip(("label", "mid"), name_of(key), strict=True)) | {"score": score}
+            for key, score in tags
         ],
     }
 
@@ -108,7 +106,6 @@ def _json_lines(entry: Entry) -> bytes:
 
 
 def _csv_lines(entry: Entry) -> bytes:
-    labels = load_labels()
     name = printable(entry.item.name)
     table: list[tuple[Any, ...]] = []
     for start, end, tags in decode_rows(entry.result):
@@ -116,7 +113,7 @@ def _csv_lines(entry: Entry) -> bytes:
             # So that every tagged file is in the table.
             table.append((name, start, end, "", "", "", ""))
         for rank, (index, score) in enumerate(tags, start=1):
-            table.append((name, start, end, rank, labels[index].name, labels[index].mid, score))
+            table.append((name, start, end, rank, *name_of(index), score))
     return csv_bytes(table)
 
 

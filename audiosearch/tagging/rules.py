@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +17,19 @@ from audiosearch.errors import InvalidArgumentError
 from audiosearch.frontend import PATCH_SECONDS
 from audiosearch.jobs import Collector
 from audiosearch.labels import CLASS_COUNT, load_labels
-from audiosearch.tagging.events import EventFinder, EventRules
+from audiosearch.own.classifier import Track, class_key
+from audiosearch.tagging.events import Event, EventFinder, EventRules
 
-__all__ = ["UNITS", "Row", "TagRules", "class_indices"]
+__all__ = ["UNITS", "ClassKey", "Row", "TagRules", "class_keys", "name_of"]
 
 UNITS = ("file", "clip", "segment")
 """What a row may be about."""
 
-Row = tuple[float, float, list[tuple[int, float]]]
-"""Start and end in seconds, and (class index, score) best first."""
+ClassKey: TypeAlias = int | str
+"""A class: its index among AudioSet's, or the name of one of the user's own."""
+
+Row: TypeAlias = tuple[float, float, list[tuple[ClassKey, float]]]
+"""Start and end in seconds, and (class, score) best first."""
 
 SEGMENT_THRESHOLD = 0.5
 """The threshold of segments where none is given."""
@@ -43,8 +48,8 @@ class TagRules:
         At most so many classes a row; in segments, so many classes a file.
     threshold : float or None
         Only scores from here on; None means all, and for segments 0.5.
-    classes : tuple of int or None
-        Only these classes; all where None.
+    classes : tuple of (int or str) or None
+        Only these classes, by index, own ones by name; all where None.
     hop : float
         Seconds from the start of a clip to the start of the next: a multiple of 0.96, up to 9.6.
         Less than 9.6 makes clips overlap. Segments do not use it.
@@ -60,7 +65,7 @@ class TagRules:
     per: str = "file"
     top: int = 5
     threshold: float | None = None
-    classes: tuple[int, ...] | None = None
+    classes: tuple[ClassKey, ...] | None = None
     hop: float = CLIP_FRAMES * PATCH_SECONDS
     events: EventRules = field(default_factory=EventRules)
 
@@ -104,14 +109,40 @@ class TagRules:
             return _SegmentRows(self)
         return _ClipRows(self) if self.per == "clip" else _FileRow(self)
 
-    def best(self, scores: npt.NDArray[np.floating]) -> list[tuple[int, float]]:
-        """Return the wanted classes of scores (527,), best first; of equals the first class."""
+    def best(
+        self,
+        scores: npt.NDArray[np.floating],
+        own: Iterable[tuple[str, float]] = (),
+    ) -> list[tuple[ClassKey, float]]:
+        """Return the wanted classes of scores (527,), and of own classes, best first.
+
+        Of equals the first class comes first, and AudioSet's before own ones.
+        """
         order = np.argsort(-scores, kind="stable")
         if self.classes is not None:
-            order = order[np.isin(order, self.classes)]
+            order = order[np.isin(order, self.audioset)]
         if self.threshold is not None:
             order = order[scores[order] >= self.threshold]
-        return [(int(i), float(scores[i])) for i in order[: self.top]]
+        return self.merged([(int(i), float(scores[i])) for i in order[: self.top]], own)
+
+    def merged(
+        self, best: Sequence[tuple[ClassKey, float]], own: Iterable[tuple[str, float]]
+    ) -> list[tuple[ClassKey, float]]:
+        """Return wanted classes, best first, with those of some own classes that are wanted."""
+        least = 0.0 if self.threshold is None else self.threshold
+        more = [pair for pair in own if self.wants(pair[0]) and pair[1] >= least]
+        return sorted([*best, *more], key=lambda pair: -pair[1])[: self.top]
+
+    def wants(self, name: str) -> bool:
+        """Tell whether a class of the user's own is wanted."""
+        return self.classes is None or name in self.classes
+
+    @property
+    def audioset(self) -> list[int]:
+        """The wanted classes of AudioSet."""
+        if self.classes is None:
+            return list(range(CLASS_COUNT))
+        return [key for key in self.classes if isinstance(key, int)]
 
     def fingerprint(self, *models: str) -> str:
         """Return a SHA-256 over all that decides about the rows, `models` included."""
@@ -122,8 +153,16 @@ class TagRules:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def class_indices(names: Iterable[str]) -> tuple[int, ...]:
-    """Return the indices of classes by display name or mid, in the order of the classes.
+def class_keys(names: Iterable[str], own: Iterable[str] = ()) -> tuple[ClassKey, ...]:
+    """Return classes by display name or mid, in the order of the classes.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Their names.
+    own : iterable of str
+        The names of the user's own classes. They come last, and one that is called as a class of
+        AudioSet's stands for both.
 
     Raises
     ------
@@ -131,62 +170,114 @@ def class_indices(names: Iterable[str]) -> tuple[int, ...]:
         When no class is called so; the message names the nearest.
     """
     labels = load_labels()
-    return tuple(sorted({labels.by_name(name).index for name in names}))
+    known = {class_key(name): name for name in own}
+    indices, found = set(), set()
+    for name in names:
+        ours = known.get(class_key(name))
+        if ours is not None:
+            found.add(ours)
+        try:
+            indices.add(labels.by_name(name).index)
+        except InvalidArgumentError:
+            if ours is None:
+                raise
+    return (*sorted(indices), *(name for name in known.values() if name in found))
+
+
+def name_of(key: ClassKey) -> tuple[str, str]:
+    """Return name and mid of a class; the mid of an own class is empty."""
+    if isinstance(key, str):
+        return key, ""
+    label = load_labels()[key]
+    return label.name, label.mid
 
 
 class _FileRow:
     def __init__(self, rules: TagRules) -> None:
         self._rules = rules
         self._best = np.zeros(CLASS_COUNT, np.float32)
+        self._own: list[tuple[str, float]] = []
 
     def add(self, scores: npt.NDArray[np.float32]) -> None:
         np.maximum(self._best, scores.max(axis=0), out=self._best)
 
+    def add_own(self, track: Track) -> None:
+        self._own += zip(track.classes, track.best().tolist(), strict=True)
+
     def finish(self, start: float, duration: float) -> list[Row]:
-        return [(start, start + duration, self._rules.best(self._best))]
+        return [(start, start + duration, self._rules.best(self._best, self._own))]
 
 
 class _ClipRows:
     def __init__(self, rules: TagRules) -> None:
         self._rules = rules
-        self._tags: list[list[tuple[int, float]]] = []
+        self._tags: list[list[tuple[ClassKey, float]]] = []
+        self._tracks: list[Track] = []
 
     def add(self, scores: npt.NDArray[np.float32]) -> None:
         self._tags.extend(self._rules.best(row) for row in scores)
 
+    def add_own(self, track: Track) -> None:
+        self._tracks.append(track)
+
     def finish(self, start: float, duration: float) -> list[Row]:
-        rows: list[Row] = []
-        for number, tags in enumerate(self._tags):
-            first = number * self._rules.step
-            last = min(first + self._rules.window * PATCH_SECONDS, duration)
-            rows.append((start + first, start + max(last, first), tags))
-        return rows
+        firsts = [number * self._rules.step for number in range(len(self._tags))]
+        span = self._rules.window * PATCH_SECONDS
+        stops = [max(first, min(first + span, duration)) for first in firsts]
+        own: list[list[tuple[str, float]]] = [[] for _ in firsts]
+        for track in self._tracks:
+            for row, scores in zip(own, track.over(np.array(firsts), np.array(stops)), strict=True):
+                row += zip(track.classes, scores.tolist(), strict=True)
+        return [
+            (start + first, start + stop, self._rules.merged(tags, more))
+            for first, stop, tags, more in zip(firsts, stops, self._tags, own, strict=True)
+        ]
 
 
 class _SegmentRows:
     def __init__(self, rules: TagRules) -> None:
         self._rules = rules
-        self._classes: Sequence[int] = rules.classes or range(CLASS_COUNT)
-        threshold = SEGMENT_THRESHOLD if rules.threshold is None else rules.threshold
-        self._finder = EventFinder(rules.events, threshold, len(self._classes), PATCH_SECONDS)
+        self._classes = rules.audioset
+        self._finder = self._events(len(self._classes))
+        self._frames = 0
+        self._tracks: list[Track] = []
 
     def add(self, scores: npt.NDArray[np.float32]) -> None:
-        self._finder.add(scores[:, list(self._classes)])
+        self._frames += len(scores)
+        self._finder.add(scores[:, self._classes])
+
+    def add_own(self, track: Track) -> None:
+        self._tracks.append(track)
 
     def finish(self, start: float, duration: float) -> list[Row]:
-        events = self._finder.finish(duration)
+        found: list[tuple[Event, int, ClassKey]] = [
+            (event, event.column, self._classes[event.column])
+            for event in self._finder.finish(duration)
+        ]
+        place = CLASS_COUNT
+        frames = np.arange(self._frames) * PATCH_SECONDS
+        for track in self._tracks:
+            wanted = [n for n, name in enumerate(track.classes) if self._rules.wants(name)]
+            finder = self._events(len(wanted))
+            finder.add(track.over(frames, frames + PATCH_SECONDS)[:, wanted])
+            found += [
+                (event, place + event.column, track.classes[wanted[event.column]])
+                for event in finder.finish(duration)
+            ]
+            place += len(track.classes)
         best: dict[int, float] = {}
-        for event in events:
-            best[event.column] = max(best.get(event.column, 0.0), event.score)
-        kept = set(sorted(best, key=lambda column: (-best[column], column))[: self._rules.top])
+        for event, number, _ in found:
+            best[number] = max(best.get(number, 0.0), event.score)
+        kept = set(sorted(best, key=lambda number: (-best[number], number))[: self._rules.top])
         rows: list[Row] = [
-            (
-                start + event.start,
-                start + event.end,
-                [(self._classes[event.column], event.score)],
-            )
-            for event in events
-            if event.column in kept
+            (start + event.start, start + event.end, [(key, event.score)])
+            for event, number, key in sorted(found, key=lambda each: (each[0].start, each[1]))
+            if number in kept
         ]
         # A file without events has a row too, without tags, so that none is missing.
         return rows or [(start, start + duration, [])]
+
+    def _events(self, columns: int) -> EventFinder:
+        rules = self._rules
+        threshold = SEGMENT_THRESHOLD if rules.threshold is None else rules.threshold
+        return EventFinder(rules.events, threshold, columns, PATCH_SECONDS)

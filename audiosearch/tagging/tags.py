@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ from audiosearch.errors import AudioError, InvalidArgumentError, printable
 from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings, WorkerPool, core_count
 from audiosearch.labels import CLASS_COUNT, load_labels
 from audiosearch.library.hits import Tag, tags_to_dicts
-from audiosearch.tagging.rules import TagRules
+from audiosearch.own.classifier import load_classifiers
+from audiosearch.tagging.rules import TagRules, name_of
 
 __all__ = ["TagResult", "tag", "tag_files", "tag_packed"]
 
@@ -66,18 +67,41 @@ class TagResult:
         return result
 
 
-def tag(path: str | os.PathLike[str], *, top: int = 5, embedder: str = "lite") -> TagResult:
+Folders: TypeAlias = Iterable[str | os.PathLike[str]] | str | os.PathLike[str] | None
+
+
+def tag(
+    path: str | os.PathLike[str],
+    *,
+    top: int = 5,
+    embedder: str = "lite",
+    classifier: Folders = None,
+) -> TagResult:
     """Return the `top` best classes of a sound file.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    top : int
+        How many classes.
+    embedder : str
+        What embeds it.
+    classifier : path-like, or several, optional
+        Folders that `audiosearch lab train` wrote: their classes are tags too, beside AudioSet's.
 
     Raises
     ------
     AudioError
         When the file is missing, unreadable or empty.
     InvalidArgumentError
-        When `top` is not from 1 to 527.
+        When `top` is not from 1 to 527, or two classifiers have a class of one name.
+    ModelError
+        When a folder holds no classifier, or one that this version cannot use.
     """
     _check_top(top)
-    return from_analysis(Analyzer(AnalyzerSettings(embedder=embedder)).analyze(path), top=top)
+    settings = AnalyzerSettings(embedder=embedder, own=folder_names(classifier))
+    return from_analysis(Analyzer(settings).analyze(path), top=top)
 
 
 def tag_files(
@@ -87,6 +111,7 @@ def tag_files(
     embedder: str = "lite",
     workers: int | None = None,
     rules: TagRules | None = None,
+    classifier: Folders = None,
 ) -> Iterator[TagResult | AudioError]:
     """Tag files in worker processes that survive a broken decoder.
 
@@ -102,6 +127,8 @@ def tag_files(
         How many processes; one a core where None.
     rules : TagRules, optional
         Which tags, in place of `top`: also per clip or per segment, a threshold, some classes only.
+    classifier : path-like, or several, optional
+        Folders that `audiosearch lab train` wrote: their classes are tags too, beside AudioSet's.
 
     Returns
     -------
@@ -112,16 +139,19 @@ def tag_files(
     Raises
     ------
     InvalidArgumentError
-        When `top` is not from 1 to 527, or `workers` less than 1.
+        When `top` is not from 1 to 527, `workers` is less than 1, or two classifiers have a class
+        of one name.
     ModelError
-        While iterating, when there is no such embedder.
+        When a folder holds no classifier; while iterating, when there is no such embedder.
     """
     _check_top(top)
     if workers is not None and workers < 1:
         raise InvalidArgumentError(f"workers must be at least 1, not {workers}.")
     names = [os.fspath(path) for path in paths]
     count = min(core_count(), len(names)) if workers is None else workers
-    settings = AnalyzerSettings(embedder=embedder, reduction=rules or TagRules(top=top))
+    own = folder_names(classifier)
+    load_classifiers(own)  # here, where it raises
+    settings = AnalyzerSettings(embedder=embedder, own=own, reduction=rules or TagRules(top=top))
     return _tag_files(names, settings, count)
 
 
@@ -133,14 +163,13 @@ def _tag_files(
     # Once here, where it raises, and where it converts a model that was just fetched.
     embedder_hash(settings.embedder)
     with WorkerPool(settings, workers=workers) as pool:
-        labels = load_labels()
         result: Any
         for result in pool.map(names):
             if isinstance(result, AudioError):
                 yield result
                 continue
             for start, end, tags in result.value:
-                named = [Tag(labels[i].name, labels[i].mid, score) for i, score in tags]
+                named = [Tag(*name_of(key), score) for key, score in tags]
                 yield TagResult(result.path, start, end, named)
 
 
@@ -175,16 +204,31 @@ def tag_packed(path: str | os.PathLike[str], row: int, *, top: int = 5) -> TagRe
 def from_analysis(analysis: Analysis, *, top: int = 5) -> TagResult:
     """Return the `top` best classes of an analysed file."""
     _check_top(top)
-    return TagResult(
-        analysis.path, 0.0, analysis.duration, best_tags(analysis.scores.max(axis=0), top)
-    )
+    own = [
+        pair
+        for track in analysis.own
+        for pair in zip(track.classes, track.best().tolist(), strict=True)
+    ]
+    tags = best_tags(analysis.scores.max(axis=0), top, own)
+    return TagResult(analysis.path, 0.0, analysis.duration, tags)
 
 
-def best_tags(scores: npt.NDArray[np.floating], top: int) -> list[Tag]:
-    """Return the `top` best classes of scores (527,), best first; of equals the first class."""
-    labels = load_labels()
-    order = np.argsort(-scores, kind="stable")[:top]
-    return [Tag(labels[int(i)].name, labels[int(i)].mid, float(scores[i])) for i in order]
+def best_tags(
+    scores: npt.NDArray[np.floating], top: int, own: Iterable[tuple[str, float]] = ()
+) -> list[Tag]:
+    """Return the `top` best classes of scores (527,) and of own classes, best first.
+
+    Of equals the first class comes first.
+    """
+    return [Tag(*name_of(key), score) for key, score in TagRules(top=top).best(scores, own)]
+
+
+def folder_names(folders: Folders) -> tuple[str, ...]:
+    """Return folders that may be given as one, as several or as none."""
+    if folders is None:
+        return ()
+    listed = [folders] if isinstance(folders, str | os.PathLike) else folders
+    return tuple(os.fspath(folder) for folder in listed)
 
 
 def _check_top(top: int) -> None:

@@ -31,8 +31,8 @@ import numpy.typing as npt
 from audiosearch import frontend
 from audiosearch.embedders import dequantize, embedder_hash, get_embedder
 from audiosearch.errors import InvalidArgumentError, MissingDependencyError
-from audiosearch.lab.waveforms import ClipLength
 from audiosearch.models import bundled_model
+from audiosearch.own.waveforms import ClipLength
 
 __all__ = ["FEATURES", "LIBROSA26", "Feature", "get_feature"]
 
@@ -105,7 +105,7 @@ def _embedded(name: str) -> tuple[str, Callable[[Floats], Floats]]:
 
 
 def _lite_trunk() -> tuple[str, Callable[[Floats], Floats]]:
-    from audiosearch.lab.trunk import run_trunk
+    from audiosearch.own.trunk import run_trunk
 
     return bundled_model("lite").sha256, lambda waveform: run_trunk(_patches(waveform))
 
