@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.library.rollup import LEAST_CODE
+from audiosearch.library.runs import Runs
 from audiosearch.library.score_columns import ScoreColumns
 
 __all__ = ["FEWEST_ENTRIES", "POSTED_CODE", "Block", "Entries", "Rows", "entries_of", "posting_of"]
@@ -65,6 +66,10 @@ class Block(Protocol):
 
     def recording_counts(self, number: int) -> npt.NDArray[np.int64]:
         """Return how many recordings have each code as their best in a column, int64 (256,)."""
+
+    @property
+    def runs(self) -> Runs:
+        """Its recordings as runs of rows."""
 
     def entries(self, rows: Rows) -> Entries:
         """Return the best classes of some clips.

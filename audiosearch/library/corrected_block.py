@@ -8,6 +8,7 @@ import numpy.typing as npt
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.blocks import POSTED_CODE, Block, Entries, Rows, entries_of, posting_of
 from audiosearch.library.rollup import roll_up
+from audiosearch.library.runs import Runs
 
 __all__ = ["CorrectedBlock", "stored_codes"]
 
@@ -110,6 +111,11 @@ class CorrectedBlock:
         return counts + _difference(
             self._best(self.base.column(number)), self._best(self.column(number))
         )
+
+    @property
+    def runs(self) -> Runs:
+        """Its recordings as runs of rows."""
+        return self.base.runs
 
     def entries(self, rows: Rows) -> Entries:
         """Return the best classes of some clips; see `Block.entries`."""

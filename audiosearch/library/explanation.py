@@ -46,7 +46,9 @@ def explain(node: Node, block: Block, rows: Rows, entries: Entries) -> list[list
     if not len(rows):
         return found
     for term, excluded in dict.fromkeys(_terms(node, False)):
-        matches, scores = (array.tolist() for array in heard(term, block, rows))
+        matches, scores = (
+            array.tolist() for array in heard(term, block, rows, None if excluded else entries)
+        )
         own = block.column(term.classes[0])[rows].tolist() if excluded else []
         best = [] if excluded else _best(term.classes, entries)
         for number, score in enumerate(scores):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.blocks import Block, Entries, Rows
 from audiosearch.library.columns import encode_scores, score_codes
-from audiosearch.library.rollup import EVIDENCE, LEAST_SCORE, codes_of
+from audiosearch.library.rollup import EVIDENCE, LEAST_SCORE, codes_of, least_evidence
 from audiosearch.query import All, Either, Node, Not, Range, ScoreFilter, Term
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "heard",
     "in_range",
     "is_weighted",
+    "least_codes",
     "mask_of",
     "match",
     "within_spans",
@@ -79,9 +81,14 @@ def match(node: Node, block: Block, rows: Rows, *, masks: Masks | None = None) -
     return Match(found & within_spans(score, spans), score, label)
 
 
-def heard(term: Term, block: Block, rows: Rows) -> tuple[Bools, Scores]:
-    """Return which of some clips of a block match a term, and how well; both (n,)."""
-    return evaluate(term, block, rows, MATCH_CODE, masks=None)[:2]
+def heard(
+    term: Term, block: Block, rows: Rows, entries: Entries | None = None
+) -> tuple[Bools, Scores]:
+    """Return which of some clips of a block match a term, and how well; both (n,).
+
+    `entries` are the block's of these rows; given, only scores of clips that match mean anything.
+    """
+    return evaluate(term, block, rows, MATCH_CODE, masks=None, entries=entries)[:2]
 
 
 def mask_of(node: Node, block: Block, least: int, masks: Masks | None) -> Bools:
@@ -92,12 +99,13 @@ def mask_of(node: Node, block: Block, least: int, masks: Masks | None) -> Bools:
             # Several that are unsure may be sure together.
             return codes_of(_evidence(block, columns, slice(None))) >= least
         found = [block.column(column) >= _least(weight, least) for column, weight in columns]
-        return np.logical_or.reduce(found)
+        return functools.reduce(operator.ior, found)
     if isinstance(node, Not):
         return ~mask_of(node.part, block, _EXCLUDE_CODE, masks)
     if isinstance(node, All | Either):
         found = [mask_of(part, block, least, masks) for part in node.parts]
-        return (np.logical_and if isinstance(node, All) else np.logical_or).reduce(found)
+        # Not `ufunc.reduce`, which copies them all into one array first.
+        return functools.reduce(operator.and_ if isinstance(node, All) else operator.or_, found)
     return _asked(node, block, masks)
 
 
@@ -114,7 +122,11 @@ def evaluate(
     none = None if entries is None else np.full(len(rows), -1, np.int16)
     if isinstance(node, Term):
         columns = _columns(node, block)
-        if len(columns) == 1 and columns[0][1] == 1:
+        plain = len(node.classes) == 1 and not is_weighted(node)
+        if entries is not None and plain and block.posted_code <= least:
+            # Without reading the column: it is as long as the block, and they are at hand.
+            code = _entered_codes(node.classes[0], entries)
+        elif len(columns) == 1 and columns[0][1] == 1:
             code = block.column(columns[0][0])[rows]
         else:
             # As codes, so that it is no matter which groups a segment has rolled up.
@@ -145,6 +157,19 @@ def evaluate(
                 label = np.where(better, other_label, label)
             found = found | other_found
     return found, score, label
+
+
+def least_codes(term: Term, block: Block, least: float) -> list[tuple[int, int]]:
+    """Return columns of a block, each with a code: a term scores `least` only where one has it."""
+    columns = _columns(term, block)
+    code = int(np.searchsorted(_SCORES, np.float32(least)))
+    if len(columns) == 1 and columns[0][1] == 1:
+        return [(columns[0][0], code)]
+    each = -(-least_evidence(code) // len(columns))  # of the columns together: one has its part
+    return [
+        (column, int(np.searchsorted(_weighted_evidence(weight), each)))
+        for column, weight in columns
+    ]
 
 
 def without_spans(node: Node) -> tuple[Node, list[Range]]:
@@ -220,6 +245,15 @@ def _weighted_codes(weight: float) -> npt.NDArray[np.uint8]:
 def _least(weight: float, least: int) -> int:
     """Return the least code that is still `least` when it is weighted; 256 where none is."""
     return least if weight == 1 else int(np.searchsorted(_weighted_codes(weight), least))
+
+
+def _entered_codes(label: int, entries: Entries) -> npt.NDArray[np.uint8]:
+    """Return the code of a class in each clip, as far as it is among the clip's entries; else 0."""
+    offsets, classes, codes = entries
+    result = np.zeros(len(offsets) - 1, np.uint8)
+    at = np.flatnonzero(classes == label)
+    result[np.searchsorted(offsets, at, side="right") - 1] = codes[at]
+    return result
 
 
 def _best_class(term: Term, entries: Entries) -> npt.NDArray[np.int16]:

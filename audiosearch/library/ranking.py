@@ -15,19 +15,20 @@ A recording stands where its best clip stands; of equals the first clip comes fi
 **How a page is found.** One term that has a column of its own, which is nearly every query, reads
 the head of its posting lists, and its totals are sums of the stored counts. Everything else is
 looked at clip by clip, in memory order: where one required term is rare, at the clips that it
-posted; else at the columns of all clips, a byte each.
+posted; else at the columns of all clips, a byte each. Of many clips that match only those are
+scored that may stand on the page (`audiosearch.library.contenders`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from audiosearch.library.blocks import Block, Rows
+from audiosearch.library.contenders import best_matches
 from audiosearch.library.matching import (
     MATCH_CODE,
     Masks,
@@ -94,23 +95,17 @@ def rank(
         posted = all(part.block.posted_code <= MATCH_CODE for part in parts)
         if posted and all(len(column) == 1 for column in columns):
             return _term_page(parts, [column[0] for column in columns], offset, limit, grouped)
+    if not spans:
+        return _best_page(term, parts, offset, limit, masks, grouped)
     bests, recordings, total, total_clips = [], [], 0, 0
     for part, (rows, scores) in zip(parts, all_matches(node, parts, masks=masks), strict=True):
+        ids, best = _hits_of(part, rows, scores, grouped)
         total_clips += len(rows)
-        ids: npt.NDArray[Any] = part.block.recordings[rows]
-        starts = None
-        if not part.block.single and len(rows):
-            starts = np.flatnonzero(np.diff(ids, prepend=np.uint32(0)))
-        total += len(rows) if starts is None else len(starts)
-        if not grouped:
-            ids = part.block.clip_ids(rows)
-        elif starts is not None:
-            ids, scores = ids[starts], np.maximum.reduceat(scores, starts)
-        bests.append(scores)
+        total += len(ids) if grouped else len(first_of_each(part.block.recordings[rows]))
+        bests.append(best)
         recordings.append(ids)
-    best = _joined(bests, np.float32)
-    order = _best_first(best, offset + limit)[offset : offset + limit]
-    return Page(total, total_clips, _joined(recordings, np.uint32)[order].astype(np.int64))
+    page = _best_first(_joined(bests, np.float32), offset + limit)[offset : offset + limit]
+    return Page(total, total_clips, _joined(recordings, np.uint32)[page].astype(np.int64))
 
 
 def all_matches(
@@ -219,6 +214,58 @@ def _distinct(ids: npt.NDArray[np.uint32], wanted: int) -> npt.NDArray[np.uint32
 
 
 # Everything else.
+
+
+def _best_page(
+    node: Node,
+    parts: Sequence[Part],
+    offset: int,
+    limit: int,
+    masks: Masks | None,
+    grouped: bool,
+) -> Page:
+    """Find a page of a query without ranges of scores, scoring few of the clips that match."""
+    matching = [_matching(node, part, masks) for part in parts]
+    total = sum(part.block.runs.count(mask) for part, mask in zip(parts, matching, strict=True))
+    total_clips = sum(int(np.count_nonzero(mask)) for mask in matching)
+    wanted = min(offset + limit, total if grouped else total_clips)
+    ids, best = np.empty(0, np.uint32), np.empty(0, np.float32)
+    if wanted > offset:
+        for found in best_matches(node, parts, matching, wanted, masks=masks):
+            hits = [
+                _hits_of(part, rows, scores, grouped)
+                for part, (rows, scores) in zip(parts, found, strict=True)
+            ]
+            ids = _joined([each for each, _ in hits], np.uint32)
+            best = _joined([each for _, each in hits], np.float32)
+            if len(ids) >= wanted:
+                break
+    page = _best_first(best, wanted)[offset:wanted]
+    return Page(total, total_clips, ids[page].astype(np.int64))
+
+
+def _matching(node: Node, part: Part, masks: Masks | None) -> npt.NDArray[np.bool_]:
+    """Return which rows of a part match."""
+    rows = _rare_rows(node, part.block)
+    if rows is None:
+        mask = mask_of(node, part.block, MATCH_CODE, masks)
+    else:
+        mask = np.zeros(part.block.rows, np.bool_)
+        mask[rows] = evaluate(node, part.block, rows, MATCH_CODE, masks=masks)[0]
+    return mask if part.removed is None else mask & part.removed.live
+
+
+def _hits_of(
+    part: Part, rows: Rows, scores: Scores, grouped: bool
+) -> tuple[npt.NDArray[np.integer], Scores]:
+    """Return the recordings of clips and the score of the best clip of each, or the clips."""
+    if not grouped:
+        return part.block.clip_ids(rows), scores
+    ids = part.block.recordings[rows]
+    if part.block.single or not len(rows):
+        return ids, scores
+    starts = np.flatnonzero(np.diff(ids, prepend=np.uint32(0)))
+    return ids[starts], np.maximum.reduceat(scores, starts)
 
 
 def _matches(node: Node, part: Part, masks: Masks | None) -> tuple[Rows, Scores]:

@@ -20,7 +20,15 @@ import numpy.typing as npt
 
 from audiosearch.library.columns import encode_scores
 
-__all__ = ["EVIDENCE", "LEAST_CODE", "LEAST_SCORE", "ROLLUP", "codes_of", "roll_up"]
+__all__ = [
+    "EVIDENCE",
+    "LEAST_CODE",
+    "LEAST_SCORE",
+    "ROLLUP",
+    "codes_of",
+    "least_evidence",
+    "roll_up",
+]
 
 LEAST_SCORE = 0.01
 """From which score on a class counts."""
@@ -63,3 +71,10 @@ def roll_up(columns: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
 def codes_of(evidence: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     """Return the score codes, uint8, of sums of `EVIDENCE`."""
     return np.searchsorted(_BOUNDS, evidence, side="right").astype(np.uint8)
+
+
+def least_evidence(code: int) -> int:
+    """Return the least sum of `EVIDENCE` that is worth a score code, or more than any for 256."""
+    if code <= 0:
+        return 0
+    return int(_BOUNDS[code - 1]) if code < 256 else int(np.iinfo(np.int32).max)

@@ -66,6 +66,7 @@ read every byte of every clip.
 
 from __future__ import annotations
 
+import functools
 import json
 import mmap
 import struct
@@ -79,6 +80,7 @@ import numpy.typing as npt
 from audiosearch.errors import LibraryDamagedError, LibraryError, printable
 from audiosearch.library.blocks import Entries, Rows
 from audiosearch.library.rollup import ROLLUP
+from audiosearch.library.runs import Runs
 from audiosearch.library.score_columns import columns_of
 
 __all__ = ["END", "MAGIC", "MERGE_COUNT", "SEAL_CLIPS", "Segment", "segment_path"]
@@ -192,6 +194,11 @@ class Segment:
     def recording_counts(self, number: int) -> npt.NDArray[np.int64]:
         """Return how many recordings have each code as their best in a column, int64 (256,)."""
         return self._arrays["recording_counts"][number].astype(np.int64)
+
+    @functools.cached_property
+    def runs(self) -> Runs:
+        """Its recordings as runs of rows."""
+        return Runs(self.recordings)
 
     def entries(self, rows: Rows) -> Entries:
         """Return the best classes of some clips; see `Block.entries`."""

@@ -7,6 +7,7 @@ that a reader which follows an indexing run derives every clip a few times and n
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.blocks import POSTED_CODE, Entries, Rows, entries_of, posting_of
 from audiosearch.library.columns import Column
 from audiosearch.library.rollup import roll_up
+from audiosearch.library.runs import Runs
 from audiosearch.library.score_columns import current_columns
 
 __all__ = ["ROW", "TailBlock", "joined", "tail_columns"]
@@ -125,6 +127,11 @@ class TailBlock:
         codes = self.column(number)
         best = codes if self.single else np.maximum.reduceat(codes, self._starts)
         return np.bincount(best, minlength=256)
+
+    @functools.cached_property
+    def runs(self) -> Runs:
+        """Its recordings as runs of rows."""
+        return Runs(self.recordings)
 
     def entries(self, rows: Rows) -> Entries:
         """Return the best classes of some clips; see `Block.entries`."""
