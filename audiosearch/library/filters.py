@@ -176,7 +176,7 @@ class Filters:
         if not len(held):
             return np.zeros(block.rows, np.bool_)
         # A recording that was removed a moment ago has no facts any more.
-        place = np.minimum(np.searchsorted(ids, block.recordings), len(held) - 1)
+        place = _places(ids, block.recordings)
         return held[place] & (ids[place] == block.recordings)
 
     def _answer(self, node: object) -> tuple[Ids, Mask]:
@@ -202,6 +202,14 @@ class Filters:
         rows = block.rows_of(clips[(clips >= block.first) & (clips < block.stop)])
         mask[rows[rows >= 0]] = True  # the others were removed
         return mask
+
+
+def _places(ids: Ids, wanted: npt.NDArray[np.uint32]) -> Ids:
+    """Return where in ascending numbers each wanted one would stand, or the place beside it."""
+    first, last = int(ids[0]), int(ids[-1])
+    if last - first + 1 == len(ids):  # without gaps the number says where
+        return np.clip(wanted, first, last).astype(np.int64) - first
+    return np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
 
 
 def years_of(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -41,6 +41,7 @@ __all__ = [
     "joined_traits",
     "probe_of",
     "projected_probe",
+    "traits_in",
     "traits_of",
 ]
 
@@ -120,19 +121,24 @@ def projected_probe(probe: Probe, basis: Floats) -> Floats:
 
 def traits_of(block: Block, rows: Rows) -> Traits:
     """Return the traits of some clips of a block; the rows ascend."""
+    return traits_in([(block, rows)])
+
+
+def traits_in(places: Sequence[tuple[Block, Rows]]) -> Traits:
+    """Return the traits of some clips of several blocks, in this order; rows ascend."""
     from scipy import sparse
 
-    offsets, classes, codes = block.entries(rows)
-    values = _VALUES[codes]
-    counts = np.diff(offsets)
+    entries = [block.entries(rows) for block, rows in places]
+    counts = np.concatenate([np.diff(each[0]) for each in entries])
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    values = _VALUES[np.concatenate([each[2] for each in entries])]
     lengths = np.sqrt(_sums(values * values, offsets))
     values = values / np.repeat(np.maximum(lengths, 1e-12), counts)
-    shape = (len(rows), CLASS_COUNT)
+    shape = (len(counts), CLASS_COUNT)
+    classes = np.concatenate([each[1] for each in entries])
     scores = sparse.csr_matrix((values.astype(np.float32), classes, offsets), shape)
-    whole = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
-    # A slice of what is mapped, where that is what it is.
-    vectors = block.vectors[rows[0] : rows[-1] + 1] if whole else block.vectors[rows]
-    return Traits(scores, _unit(vectors.astype(np.float32)))
+    vectors = [_vectors(block, rows).astype(np.float32) for block, rows in places]
+    return Traits(scores, _unit(np.concatenate(vectors)))
 
 
 def joined_traits(parts: Sequence[Traits]) -> Traits:
@@ -202,6 +208,12 @@ def _weighed(scores: Floats, mean: Floats) -> Probe:
     share = SCORES_SHARE if scores.any() else 0.0
     parts = [share * _unit(scores[None])[0], (1 - share) * _unit(mean[None])[0]]
     return np.concatenate(parts).astype(np.float32)
+
+
+def _vectors(block: Block, rows: Rows) -> npt.NDArray[np.int8]:
+    """Return the search vectors of rows: a slice of what is mapped, where that is what it is."""
+    whole = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
+    return block.vectors[rows[0] : rows[-1] + 1] if whole else block.vectors[rows]
 
 
 def _sums(values: Floats, offsets: npt.NDArray[np.int64]) -> Floats:

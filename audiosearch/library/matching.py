@@ -88,7 +88,8 @@ def heard(
 
     `entries` are the block's of these rows; given, only scores of clips that match mean anything.
     """
-    return evaluate(term, block, rows, MATCH_CODE, masks=None, entries=entries)[:2]
+    known = entries if _is_plain(term) else None
+    return evaluate(term, block, rows, MATCH_CODE, masks=None, entries=known)[:2]
 
 
 def mask_of(node: Node, block: Block, least: int, masks: Masks | None) -> Bools:
@@ -121,12 +122,16 @@ def evaluate(
     """Return which of some rows match, how well, and, where their entries are given, by what."""
     none = None if entries is None else np.full(len(rows), -1, np.int16)
     if isinstance(node, Term):
-        columns = _columns(node, block)
-        plain = len(node.classes) == 1 and not is_weighted(node)
-        if entries is not None and plain and block.posted_code <= least:
+        if entries is not None and _is_plain(node) and block.posted_code <= least:
             # Without reading the column: it is as long as the block, and they are at hand.
             code = _entered_codes(node.classes[0], entries)
-        elif len(columns) == 1 and columns[0][1] == 1:
+            return (
+                code >= least,
+                _SCORES[code],
+                np.where(code > 0, np.int16(node.classes[0]), np.int16(-1)),
+            )
+        columns = _columns(node, block)
+        if len(columns) == 1 and columns[0][1] == 1:
             code = block.column(columns[0][0])[rows]
         else:
             # As codes, so that it is no matter which groups a segment has rolled up.
@@ -206,6 +211,11 @@ def _asked(node: object, block: Block, masks: Masks | None) -> Bools:
 def is_weighted(term: Term) -> bool:
     """Tell whether a term has a meaning that counts less."""
     return min(term.weights) < 1
+
+
+def _is_plain(term: Term) -> bool:
+    """Tell whether a term is one class as it is scored."""
+    return len(term.classes) == 1 and not is_weighted(term)
 
 
 def _columns(term: Term, block: Block) -> list[tuple[int, float]]:

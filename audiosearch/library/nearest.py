@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.library.likeness import Floats, Probe, Traits, clip_probe, traits_of
+from audiosearch.library.likeness import Floats, Probe, Traits, clip_probe, traits_in, traits_of
 from audiosearch.library.snapshot import Part, Snapshot
 
 __all__ = [
@@ -93,13 +93,18 @@ def largest(values: Floats, count: int) -> Clips:
 def likeness_of(parts: Sequence[Part], clips: Clips, probe: Probe) -> Floats:
     """Return how much some clips are like a probe; -1 for those that are not there."""
     result = np.full(len(clips), -1.0, np.float32)
-    for part in parts:
-        at = np.flatnonzero((clips >= part.block.first) & (clips < part.block.stop))
-        rows = part.block.rows_of(clips[at])
-        at, rows = at[rows >= 0], rows[rows >= 0]
-        for start in range(0, len(at), _CHUNK):
-            some = slice(start, start + _CHUNK)
-            result[at[some]] = traits_of(part.block, rows[some]).likeness(probe)
+    for start in range(0, len(clips), _CHUNK):
+        some = clips[start : start + _CHUNK]
+        places, found = [], []
+        for part in parts:
+            at = np.flatnonzero((some >= part.block.first) & (some < part.block.stop))
+            if len(at):
+                rows = part.block.rows_of(some[at])
+                there = rows >= 0
+                places.append((part.block, rows[there]))
+                found.append(at[there])
+        if places:
+            result[start + np.concatenate(found)] = traits_in(places).likeness(probe)
     return result
 
 

@@ -144,6 +144,8 @@ class Segment:
             self._crc = {name: int(spec["crc32"]) for name, spec in footer["arrays"].items()}
             self.clips = self._arrays["clips"]
             self.first, self.stop = int(self.clips[0]), int(self.clips[-1]) + 1
+            # Without gaps the numbers of clips say where they are, and need not be looked up.
+            self._whole = self.stop - self.first == self.rows
             self.recordings = self._arrays["recordings"]
             self.vectors = self._arrays["vectors"]
             self._scores = self._arrays["scores"]
@@ -162,18 +164,20 @@ class Segment:
 
     def clip_ids(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Return the numbers of clips by row."""
+        if self._whole:
+            return np.asarray(rows, np.int64) + self.first
         return self.clips[rows].astype(np.int64)
 
     def row_of(self, clip: int) -> int:
         """Return the row of a clip, -1 when it is not here."""
-        # Without gaps it is a subtraction.
-        guess = clip - self.first
-        if 0 <= guess < self.rows and self.clips[guess] == clip:
-            return guess
+        if self._whole:
+            return clip - self.first if self.first <= clip < self.stop else -1
         return int(self.rows_of(np.array([clip]))[0])
 
     def rows_of(self, clips: npt.NDArray[np.int64]) -> Rows:
         """Return the rows of clips, -1 for those that are not here."""
+        if self._whole:
+            return np.where((clips >= self.first) & (clips < self.stop), clips - self.first, -1)
         wanted = np.clip(clips, 0, 2**32 - 1).astype(np.uint32)  # one type: no copy of all clips
         rows = np.minimum(np.searchsorted(self.clips, wanted), self.rows - 1)
         return np.where(self.clips[rows] == clips, rows, -1)

@@ -15,7 +15,7 @@ from audiosearch.errors import LibraryDamagedError, LibraryError, printable
 from audiosearch.labels import load_labels
 from audiosearch.library.blocks import Block, Entries, Rows
 from audiosearch.library.catalogue import Catalogue
-from audiosearch.library.columns import decode_scores
+from audiosearch.library.columns import score_codes
 from audiosearch.library.hits import Tag
 from audiosearch.library.recordings import Recording, State
 from audiosearch.library.segments import Segment, segment_path
@@ -24,6 +24,7 @@ from audiosearch.library.tail import TailBlock, joined, tail_columns
 __all__ = ["Part", "Reader", "Removed", "Snapshot", "part_of", "tag_of", "tags_of"]
 
 _ATTEMPTS = 20
+_SCORES: list[float] = score_codes().tolist()
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ def tags_of(
 def tag_of(label: int, code: int) -> Tag:
     """Return a tag; the same object for the same class and score, as a page has hundreds."""
     about = load_labels()[label]
-    return Tag(about.name, about.mid, float(decode_scores(np.array([code], np.uint8))[0]))
+    return Tag(about.name, about.mid, _SCORES[code])
 
 
 def part_of(block: Block, removals: npt.NDArray[np.int64]) -> Part:
