@@ -8,8 +8,10 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, Outcome
+from library_fixtures import make_library
 
 import audiosearch as aus
 from audiosearch.query import Vocabulary, parse, read_thesaurus
@@ -91,3 +93,17 @@ def test_the_own_words_of_the_document_are_read(tmp_path: Path) -> None:
     assert "work" in tomllib.loads(block)
     own = read_thesaurus(path)
     assert sorted(own) == ["bella", "generator", "our dog", "press room"]
+
+
+def test_a_query_that_finds_nothing_says_what_to_leave_out(invoke: Invoke, tmp_path: Path) -> None:
+    codes = np.zeros((3, 527), np.uint8)
+    codes[:, 0] = 200  # Speech
+    codes[1:, 137] = 200  # Music
+    folder = make_library(tmp_path / "lib", [1, 1, 1], codes)
+    said = invoke("search", "speech", "music", "path:nowhere", "--library", folder).out
+    assert '0 recordings for "speech music path:nowhere"' in said
+    assert "none has it all" in said
+    assert "  without path:nowhere: 2 recordings" in said
+    said = invoke("search", 'path:"no where"', "--library", folder).out
+    assert said.startswith('0 recordings for path:"no where" (0 clips)')
+    assert "Try a wider word" in said

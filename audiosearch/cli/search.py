@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +15,11 @@ from audiosearch.cli.options import (
     offset_option,
     ungrouped_option,
 )
-from audiosearch.cli.output import echo_json, result_lines
+from audiosearch.cli.output import count, echo_json, result_lines
+from audiosearch.errors import printable
+
+if TYPE_CHECKING:
+    from audiosearch.library.library import Library
 
 __all__ = ["QueryCommand", "command"]
 
@@ -82,16 +87,28 @@ def command(
         if as_json:
             echo_json(result.to_dict())
             return
-        for line in result_lines(result, subject=f'"{text}"'):
+        for line in result_lines(result, subject=text if '"' in text else f'"{text}"'):
             click.echo(line)
         if not result.total:
-            click.echo(_why_nothing(lib.info().clips, lib.folder))
+            for line in _why_nothing(lib, text):
+                click.echo(line)
 
 
-def _why_nothing(clips: int, folder: Path) -> str:
+def _why_nothing(library: Library, query: str) -> list[str]:
+    """Return what to try where a query finds nothing."""
+    clips, folder = library.info().clips, printable(str(library.folder))
     if not clips:
-        return f"The library {folder} is empty: add sounds with `audiosearch index FOLDER`."
-    return (
-        f"None of the {clips:,} clips of {folder} sounds like it. Try a wider word; "
-        "`audiosearch classes` lists what can be found."
-    )
+        return [f"The library {folder} is empty: add sounds with `audiosearch index FOLDER`."]
+    lines = [
+        f"  without {part.text}: {count(part.count_without, 'recording')}"
+        for part in library.query_parts(query)
+        if part.count_without
+    ]
+    if lines:
+        return [f"Of the {clips:,} clips of {folder} none has it all:", *lines]
+    return [
+        (
+            f"None of the {clips:,} clips of {folder} matches. Try a wider word; "
+            "`audiosearch classes` lists what can be found."
+        )
+    ]
