@@ -96,6 +96,21 @@ def test_the_map_shows_every_clip_and_is_kept(library_folder: Path) -> None:
         assert np.array_equal(kept.clips, made.clips)
 
 
+def test_the_shipped_library_comes_with_its_map() -> None:
+    with aus.open_library(aus.shipped_library()) as library:
+        found = collection_map(library, make=False)
+        assert found is not None, "tools/build_shipped_library.py lays it out"
+        assert len(found) == found.total == library.info().clips
+        random = np.random.default_rng(3)
+        some = random.choice(len(found), 300, replace=False)
+        distance = np.linalg.norm(found.places[some, None] - found.places[None], axis=2)
+        distance[np.arange(300), some] = np.inf
+        beside = found.labels[distance.argmin(axis=1)]
+        by_chance = found.labels[random.choice(len(found), 300)]
+        here = found.labels[some]
+        assert (beside == here).mean() > 2 * (by_chance == here).mean()
+
+
 def test_new_clips_join_the_map_and_removed_ones_leave(
     library_folder: Path, sound_folder: Path, tmp_path: Path
 ) -> None:

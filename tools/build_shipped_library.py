@@ -3,8 +3,8 @@
     python tools/build_shipped_library.py eval.h5
 
 It holds what the bundled classifier and the search make of AudioSet's evaluation embeddings: class
-scores, one search vector a clip, and the clips' ids, times and true labels. The embeddings
-themselves are not in it.
+scores, one search vector a clip, the clips' ids, times and true labels, and where each clip lies on
+the map. The embeddings themselves are not in it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import audiosearch as aus
+from audiosearch.library.collection_map import collection_map
 
 TARGET = Path(__file__).resolve().parent.parent / "indexes" / "audioset-eval"
 LARGEST = 15_000_000
@@ -36,6 +37,8 @@ def main() -> None:
             db.execute("UPDATE packed_files SET path = ?", (arguments.packed.name.encode(),))
             db.commit()
             db.execute("VACUUM")
+        with aus.open_library(folder) as library:
+            collection_map(library)  # which keeps it in the folder
         size = sum(path.stat().st_size for path in folder.iterdir())
         if size > LARGEST:
             sys.exit(f"{size:,} bytes are more than the {LARGEST:,} that may be shipped.")

@@ -3,7 +3,7 @@
 Likeness is that of the search by example, so what is near on the map is near in "more like this".
 The points are laid out by `audiosearch.library.layout`, once; they are kept in ``map.npz`` in the
 library's folder, which is derived: it may be deleted at any time, and one that is broken or of
-another version is made again. A map has at most `MOST_POINTS` points. Of a larger library it shows
+another version is made again. The library that is installed comes with its map. A map has at most `MOST_POINTS` points. Of a larger library it shows
 an even choice of clips, always the same.
 
 While a library grows, new clips are put beside the clip that is most like them, until they are a
@@ -100,7 +100,7 @@ def collection_map(library: Library, *, make: bool = True) -> CollectionMap | No
         places = lay_out(_vectors(now, wanted))
         # Rounded as the file rounds them: the first look shows what later ones show.
         places = (np.rint(places * _SCALE) / _SCALE).astype(np.float32)
-        if not library.shipped:  # which is part of the installation
+        if not library.shipped:  # which comes with its map, and is part of the installation
             with contextlib.suppress(StorageError):  # a library that may only be read
                 _write(library.folder, wanted, places)
     return CollectionMap(wanted, places, _best_classes(now, wanted), now.live_clips)
