@@ -28,6 +28,7 @@ import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_plus, urljoin, urlsplit
 
 import numpy as np
@@ -236,8 +237,8 @@ async def weigh(url: str, query: str) -> list[tuple[str, int, int]]:
     return [(name, len(found), len(gzip.compress(found))) for name, found in parts]
 
 
-def first_paint(url: str, repeats: int) -> list[float] | None:
-    """Return the milliseconds to the first paint of pages of hits in Chromium, None without it."""
+def start_chromium(profile: str) -> Any | None:
+    """Start Chromium without a screen, None where there is none."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     driver = shutil.which("chromedriver")
     if not chromium or not driver:
@@ -247,12 +248,20 @@ def first_paint(url: str, repeats: int) -> list[float] | None:
 
     options = ChromeOptions()
     options.binary_location = chromium
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",
+                 "--no-first-run", "--disable-background-networking", "--disable-sync",
+                 "--disable-component-update", "--window-size=1280,900",
+                 f"--user-data-dir={profile}"):  # fmt: skip
+        options.add_argument(flag)
+    return Chrome(options=options, service=Service(driver))
+
+
+def first_paint(url: str, repeats: int) -> list[float] | None:
+    """Return the milliseconds to the first paint of pages of hits in Chromium, None without it."""
     with tempfile.TemporaryDirectory() as profile:
-        for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",
-                     "--no-first-run", "--disable-background-networking", "--disable-sync",
-                     "--disable-component-update", f"--user-data-dir={profile}"):  # fmt: skip
-            options.add_argument(flag)
-        browser = Chrome(options=options, service=Service(driver))
+        browser = start_chromium(profile)
+        if browser is None:
+            return None
         try:
             found = []
             for query in ("Car", "Dog", "Music", "Rain", "Siren")[:repeats]:

@@ -32,20 +32,27 @@ def make_library(
     clips: Sequence[int],
     codes: np.ndarray,
     vectors: np.ndarray | None = None,
+    *,
+    root: str = "/sounds",
 ) -> Path:
-    """Make a library of files ``/sounds/0.wav`` ... with `clips[i]` clips of the given codes."""
+    """Make a library of files `root`/0.wav ... with `clips[i]` clips of the given codes."""
     lite, classifier = bundled_model("lite"), bundled_model("classifier")
     create_library(
         folder,
         embedder=("lite", lite.sha256),
         classifier=(str(classifier.manifest["name"]), classifier_identity(classifier)),
     )
-    append(folder, clips, codes, vectors)
+    append(folder, clips, codes, vectors, root=root)
     return folder
 
 
 def append(
-    folder: Path, clips: Sequence[int], codes: np.ndarray, vectors: np.ndarray | None = None
+    folder: Path,
+    clips: Sequence[int],
+    codes: np.ndarray,
+    vectors: np.ndarray | None = None,
+    *,
+    root: str = "/sounds",
 ) -> None:
     """Add more such recordings to a library."""
     assert codes.shape == (sum(clips), 527)
@@ -60,20 +67,20 @@ def append(
         rows["scores"], rows["vector"] = codes, vectors
         tail_columns(folder, lengths["tail"])[0].append(lengths["tail_rows"], rows)
         with library.catalogue.transaction():
-            root = library.catalogue.add_root(b"/sounds")
+            number = library.catalogue.add_root(os.fsencode(root))
             library.catalogue.add(
                 [
                     NewRecording(
                         source="file",
-                        name=f"{first - 1 + number}.wav".encode(),
+                        name=f"{first - 1 + place}.wav".encode(),
                         start=0.0,
                         duration=9.6 * count - 3.0,
                         clips=count,
-                        root=root,
+                        root=number,
                         size=1,
                         mtime_ns=1,
                     )
-                    for number, count in enumerate(clips)
+                    for place, count in enumerate(clips)
                 ]
             )
 

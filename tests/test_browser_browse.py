@@ -10,12 +10,14 @@ import pytest
 import soundfile
 from axe_core_python.selenium import Axe
 from browser_fixtures import listening, press, requested, resize, scheme, start_browser, wait
+from library_fixtures import make_library
 from selenium.webdriver import ActionChains, Chrome
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 import audiosearch
-from audiosearch.library.collection_map import collection_map
+from audiosearch.library.collection_map import MAP, collection_map
 from audiosearch.library.library import Library
 from audiosearch.picture_cache import PICTURES_VARIABLE
 
@@ -161,6 +163,76 @@ def test_a_group_is_hidden_and_shown(browser: Chrome, own: tuple[str, Library, P
             ".getImageData(0, 0, c.width, c.height).data; return d.some(v => v > 0)"
         )
         wait(browser, lambda p=pressed, d=drawn: browser.execute_script(d) is (p == "true"))
+
+
+_LISTEN_IN = """
+window.heard = [];
+const play = HTMLMediaElement.prototype.play;
+HTMLMediaElement.prototype.play = function () {
+  this.addEventListener('playing', () => window.heard.push(this.src), {once: true});
+  return play.call(this);
+};
+"""
+_DRAWN = """
+const c = document.getElementById('map');
+const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+let drawn = 0;
+for (let i = 3; i < d.length; i += 4) drawn += d[i] > 0;
+return drawn;
+"""
+
+
+def test_a_map_of_twenty_thousand_points(browser: Chrome, tmp_path: Path) -> None:
+    """Points lie on a lattice of 160 by 125, so that each has a place that is known."""
+    clips = 20_000
+    codes = np.zeros((clips, 527), np.uint8)
+    codes[np.arange(clips), np.arange(clips) % 500] = 200
+    make_library(tmp_path / "library", [50] * 400, codes, root=str(tmp_path))
+    noise = np.random.default_rng(2).normal(0, 0.1, 8000 * 477)
+    soundfile.write(tmp_path / "201.wav", noise, 8000)
+    across, up = np.arange(clips) % 160, np.arange(clips) // 160
+    places = np.stack([across / 79.5 - 1, up / 79.5 - 62 / 79.5], axis=1)
+    np.savez(
+        tmp_path / "library" / MAP,
+        version=1,
+        clips=np.arange(clips, dtype=np.uint32),
+        places=np.rint(places * 32_767).astype(np.int16),
+    )
+    with Library(tmp_path / "library") as library:
+        first = library.search("path:201.wav", grouped=False, order="path").hits[0].clip
+        clip = first + 30
+        kept = browser.execute_cdp_cmd(
+            "Page.addScriptToEvaluateOnNewDocument", {"source": _LISTEN_IN}
+        )
+        browser.get(listening(library) + "/browse/map")
+        canvas = browser.find_element(By.ID, "map")
+        wait(browser, lambda: canvas.get_attribute("data-ready") == "20000", 60)
+        wait(browser, lambda: browser.execute_script(_DRAWN) > 4 * 20_000)  # each is seen
+        browser.find_element(By.TAG_NAME, "h1").click()  # a browser plays nothing unasked
+        # Zoom by the wheel at the clip until its neighbours are far from it: it stays in place.
+        _, x, y = browser.execute_script(_PLACE, clip)
+        at = ScrollOrigin.from_element(canvas, round(x), round(y))
+        ActionChains(browser).scroll_from_origin(at, 0, -1200).perform()
+        wait(browser, lambda: browser.current_url.count(",") == 2)
+        zoom = float(browser.current_url.rpartition(",")[2])
+        assert zoom == pytest.approx(np.exp(2.4), rel=0.01)
+
+        ActionChains(browser).move_to_element_with_offset(canvas, round(x), round(y)).perform()
+        nameplate = browser.find_element(By.ID, "map-name")
+        wait(browser, lambda: nameplate.text == f"{library.clip(clip).tags[0].label} · 201.wav")
+        # It is heard.
+        wait(browser, lambda: browser.execute_script("return window.heard"))
+        assert f"/clips/{clip}/audio.wav" in browser.execute_script("return window.heard[0]")
+        # Dragged by three places, the pointer names the third beside it.
+        side = min(canvas.size["width"], canvas.size["height"]) / 2 * 0.94
+        step = round(3 * side / 79.5 * zoom)
+        ActionChains(browser).move_to_element_with_offset(
+            canvas, round(x), round(y)
+        ).click_and_hold().move_by_offset(-step, 0).release().perform()
+        ActionChains(browser).move_to_element_with_offset(canvas, round(x), round(y)).perform()
+        third = library.clip(clip + 3).tags[0].label
+        wait(browser, lambda: nameplate.text == f"{third} · 201.wav")
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", kept)
 
 
 # --- Corrections ------------------------------------------------------------------------------
