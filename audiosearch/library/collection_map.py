@@ -3,8 +3,10 @@
 Likeness is that of the search by example, so what is near on the map is near in "more like this".
 The points are laid out by `audiosearch.library.layout`, once; they are kept in ``map.npz`` in the
 library's folder, which is derived: it may be deleted at any time, and one that is broken or of
-another version is made again. The library that is installed comes with its map. A map has at most `MOST_POINTS` points. Of a larger library it shows
-an even choice of clips, always the same.
+another version is made again. The library that is installed comes with its map.
+
+A map has at most `MOST_POINTS` points. Of a larger library it shows an even choice of clips, always
+the same.
 
 While a library grows, new clips are put beside the clip that is most like them, until they are a
 fifth of all; then everything is laid out anew.
