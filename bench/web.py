@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import collections
 import contextlib
-import gzip
 import io
 import os
 import random
@@ -25,7 +24,7 @@ import sys
 import tempfile
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from audiosearch.labels import load_labels
 
 USERS = 50
 STATIC = re.compile(r'(?:href|src)="(/static/[^"]+)"')
+STRIP = re.compile(r'src="(/clips/\d+/strip\.png)"')
 
 
 @dataclass
@@ -218,23 +218,33 @@ async def closed_loop(
 
 
 async def weigh(url: str, query: str) -> list[tuple[str, int, int]]:
-    """Return the parts of a page of hits with their bytes, plain and as gzip sends them."""
+    """Return the parts of a page of hits with their bytes, plain and as they are sent."""
     host, port = urlsplit(url).hostname or "", urlsplit(url).port or 80
     connection = Connection(host, port)
 
-    async def body(path: str) -> bytes:
-        request = f"GET {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n\r\n"
+    async def body(path: str, *, packed: bool = False) -> bytes:
+        accepts = "Accept-Encoding: gzip\r\n" if packed else ""
+        request = f"GET {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n{accepts}\r\n"
         status, found = await connection.ask(request.encode())
         if status != 200:
             raise SystemExit(f"{path} answers {status}.")
         return found
 
-    page = await body(f"/?q={quote_plus(query)}")
-    parts = [("page", page)]
-    for path in dict.fromkeys(STATIC.findall(page.decode())):
-        parts.append((urlsplit(path).path, await body(path)))
+    async def both(name: str, paths: Iterable[str]) -> tuple[str, int, int]:
+        plain = [len(await body(path)) for path in paths]
+        sent = [len(await body(path, packed=True)) for path in paths]
+        return name, sum(plain), sum(sent)
+
+    page = f"/?q={quote_plus(query)}"
+    text = (await body(page)).decode()
+    parts = [await both("page", [page])]
+    for path in dict.fromkeys(STATIC.findall(text)):
+        parts.append(await both(urlsplit(path).path, [path]))
+    strips = STRIP.findall(text)
+    if strips:
+        parts.append(await both(f"{len(strips)} strips", strips))
     connection.close()
-    return [(name, len(found), len(gzip.compress(found))) for name, found in parts]
+    return parts
 
 
 def start_chromium(profile: str) -> Any | None:
@@ -310,11 +320,11 @@ async def measure(url: str, options: argparse.Namespace) -> None:
         )
         print(f"soak of {options.soak:g} s, pages: {pages.line()}")
         print(f"soak of {options.soak:g} s, uploads of 5 s of sound: {uploads.line()}")
-    parts = await weigh(url, "Car")
+    parts = await weigh(url, options.weigh)
     for name, plain, packed in parts:
-        print(f"{name:<32} {plain / 1000:8.1f} kB {packed / 1000:8.1f} kB as gzip")
+        print(f"{name:<32} {plain / 1000:8.1f} kB {packed / 1000:8.1f} kB as sent")
     plain, packed = sum(part[1] for part in parts), sum(part[2] for part in parts)
-    print(f"{'all':<32} {plain / 1000:8.1f} kB {packed / 1000:8.1f} kB as gzip")
+    print(f"{'all':<32} {plain / 1000:8.1f} kB {packed / 1000:8.1f} kB as sent")
 
 
 def main() -> None:
@@ -323,6 +333,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=USERS)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--soak", type=float, default=120.0, help="seconds; 0 for none")
+    parser.add_argument("--weigh", default="Car", help="the query whose page is weighed (Car)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with served(options.library) as url:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import html
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from flask.testing import FlaskClient
+from library_fixtures import make_library
 from server_fixtures import ScriptedLibrary, make_own_library, sound, video
 
 import audiosearch
@@ -51,6 +53,39 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
 
 def links(page: str) -> list[str]:
     return [html.unescape(url) for url in re.findall(r'<a\b[^>]*?href="([^"]*)"', page)]
+
+
+def dense(seed: int) -> np.ndarray:
+    """Sound that fills a spectrogram with detail: notes of noise, on and off in every band."""
+    random = np.random.default_rng(seed)
+    spectra = random.normal(size=(420, 257)) + 1j * random.normal(size=(420, 257))
+    spectra *= random.choice([0.003, 0.03, 0.3, 1.0], (420, 257))
+    samples = np.fft.irfft(spectra, axis=1).reshape(-1)
+    return 0.5 * samples / np.abs(samples).max()
+
+
+def test_a_page_of_twenty_strips_is_small(tmp_path: Path) -> None:
+    for number in range(20):
+        soundfile.write(tmp_path / f"{number}.wav", dense(number), 16_000)
+    codes = np.random.default_rng(4).integers(120, 250, (20, 527)).astype(np.uint8)
+    make_library(tmp_path / "library", [1] * 20, codes, root=str(tmp_path))
+    with Library(tmp_path / "library") as library:
+        client = create_app(library).test_client()
+
+        def sent(url: str) -> bytes:
+            answer = client.get(url, headers={"Accept-Encoding": "gzip"})
+            assert answer.status_code == 200
+            return answer.data
+
+        page = sent("/?q=Speech")
+        text = gzip.decompress(page).decode()
+        parts = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', text))
+        strips = re.findall(r'src="(/clips/\d+/strip.png)"', text)
+        assert len(strips) == 20
+        drawn = [sent(url) for url in strips]
+        assert len(set(drawn)) == 20
+        assert all(each.startswith(b"\x89PNG") for each in drawn)
+        assert len(page) + sum(len(sent(url)) for url in parts) + sum(map(len, drawn)) < 150_000
 
 
 # --- Search -----------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ STRIP_SIZE = (320, 48)
 TILE_SIZE = (480, 128)
 """Width and height of a tile; it is as long as a clip."""
 
+_STRIP_COLOURS = 12  # so that a page of twenty stays small
 _EXTENSION = "audiosearch.pictures"
 _KEPT_SECONDS = 24 * 3600
 _AT_ONCE = 2
@@ -59,7 +60,7 @@ def strip(clip_id: int) -> Response:
         duration=clip.duration or clip.end,
         width=width,
         height=height,
-        colours=16,
+        colours=_STRIP_COLOURS,
     )
 
 
