@@ -71,15 +71,22 @@ class Block(Protocol):
     def runs(self) -> Runs:
         """Its recordings as runs of rows."""
 
-    def entries(self, rows: Rows) -> Entries:
+    def entries(self, rows: Rows, *, ordered: bool = True) -> Entries:
         """Return the best classes of some clips.
+
+        Parameters
+        ----------
+        rows : int (n,)
+            Rows of the clips.
+        ordered : bool
+            Whether the classes of a clip must come best first; in any order they may cost less.
 
         Returns
         -------
         offsets : int64 (n + 1,)
             Where the entries of each clip begin and end.
         classes : uint16
-            Classes, best first, of equals the first class.
+            Classes, where ordered best first, of equals the first class.
         codes : uint8
             Their codes.
         """
@@ -91,18 +98,25 @@ class Block(Protocol):
         """Return the embedding frames of neighbouring rows, uint8 (n, 128)."""
 
 
-def entries_of(codes: npt.NDArray[np.uint8]) -> Entries:
+def entries_of(codes: npt.NDArray[np.uint8], *, ordered: bool = True) -> Entries:
     """Return the best classes of clips whose codes are given clip by clip, uint8 (n, 527)."""
     mask = codes >= POSTED_CODE
-    few = np.flatnonzero(mask.sum(axis=1) < FEWEST_ENTRIES)
-    best = np.argsort(255 - codes[few], axis=1, kind="stable")[:, :FEWEST_ENTRIES]
-    mask[few[:, None], best] = True
-    rows, classes = np.nonzero(mask)
-    values = codes[rows, classes]
-    # One sort of small integers; of equals the first class stays first.
-    order = np.argsort(rows * 256 + (255 - values), kind="stable")
-    offsets = np.concatenate(([0], np.cumsum(mask.sum(axis=1))))
-    return offsets, classes[order].astype(np.uint16), values[order]
+    counts = np.count_nonzero(mask, axis=1)
+    few = np.flatnonzero(counts < FEWEST_ENTRIES)
+    if len(few):
+        best = np.argsort(255 - codes[few], axis=1, kind="stable")[:, :FEWEST_ENTRIES]
+        mask[few[:, None], best] = True
+        counts[few] = np.count_nonzero(mask[few], axis=1)
+    at = np.flatnonzero(mask)  # in one dimension, which takes a third of the time of two
+    values = codes.reshape(-1)[at]
+    rows = np.repeat(np.arange(len(codes)), counts)
+    classes = (at - rows * codes.shape[1]).astype(np.uint16)
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    if ordered:
+        # One sort of small integers; of equals the first class stays first.
+        order = np.argsort(rows * 256 + (255 - values), kind="stable")
+        classes, values = classes[order], values[order]
+    return offsets, classes, values
 
 
 def posting_of(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:

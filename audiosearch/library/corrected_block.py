@@ -117,15 +117,15 @@ class CorrectedBlock:
         """Its recordings as runs of rows."""
         return self.base.runs
 
-    def entries(self, rows: Rows) -> Entries:
+    def entries(self, rows: Rows, *, ordered: bool = True) -> Entries:
         """Return the best classes of some clips; see `Block.entries`."""
         rows = np.asarray(rows, np.int64)
         place = np.minimum(np.searchsorted(self._at, rows), len(self._at) - 1)
         ours = self._at[place] == rows
-        stored = self.base.entries(rows)
+        stored = self.base.entries(rows, ordered=ordered)
         if not ours.any():
             return stored
-        made = entries_of(self._codes[place[ours]])
+        made = entries_of(self._codes[place[ours]], ordered=ordered)
         starts, counts = stored[0][:-1].copy(), np.diff(stored[0])
         starts[ours], counts[ours] = made[0][:-1] + len(stored[1]), np.diff(made[0])
         ends = np.cumsum(counts)

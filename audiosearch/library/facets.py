@@ -165,7 +165,7 @@ class FacetCounter:
         for part, (rows, scores) in zip(parts, found, strict=True):
             owners = part.block.recordings[rows].astype(np.int64)
             recordings.append(owners[within_spans(scores, spans)])
-            offsets, classes, codes = part.block.entries(rows[::step])
+            offsets, classes, codes = part.block.entries(rows[::step], ordered=False)
             lengths = np.diff(offsets)
             sure = codes >= MATCH_CODE
             if spans:

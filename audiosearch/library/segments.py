@@ -204,7 +204,7 @@ class Segment:
         """Its recordings as runs of rows."""
         return Runs(self.recordings)
 
-    def entries(self, rows: Rows) -> Entries:
+    def entries(self, rows: Rows, *, ordered: bool = True) -> Entries:
         """Return the best classes of some clips; see `Block.entries`."""
         offsets = self._arrays["entry_offsets"]
         starts = offsets[rows].astype(np.int64)

@@ -133,9 +133,9 @@ class TailBlock:
         """Its recordings as runs of rows."""
         return Runs(self.recordings)
 
-    def entries(self, rows: Rows) -> Entries:
+    def entries(self, rows: Rows, *, ordered: bool = True) -> Entries:
         """Return the best classes of some clips; see `Block.entries`."""
-        return entries_of(self._data["scores"][rows])
+        return entries_of(np.asarray(self._data["scores"])[rows], ordered=ordered)
 
     def frame_counts(self) -> npt.NDArray[np.uint8]:
         """Return how many embedding frames each clip has here, uint8 (rows,)."""

@@ -400,10 +400,10 @@ class _FromScores:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._segment, name)
 
-    def entries(self, rows: Rows) -> Entries:
+    def entries(self, rows: Rows, *, ordered: bool = True) -> Entries:
         """Return the best classes of some clips."""
         codes = [self._segment.column(number)[rows] for number in range(CLASS_COUNT)]
-        return entries_of(np.stack(codes, axis=1))
+        return entries_of(np.stack(codes, axis=1), ordered=ordered)
 
 
 def _differs(

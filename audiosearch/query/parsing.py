@@ -15,6 +15,7 @@ in small ones are read as operators too, because they name no sound. ``|`` is OR
 
 from __future__ import annotations
 
+import functools
 from typing import NoReturn
 
 from audiosearch.errors import QueryError
@@ -60,7 +61,11 @@ def parse(query: str, *, vocabulary: Vocabulary | None = None, narrows: bool = F
     >>> type(parse("car -music")).__name__
     'All'
     """
-    vocabulary = vocabulary or load_vocabulary()
+    return _parsed(query, vocabulary or load_vocabulary(), narrows)
+
+
+@functools.lru_cache(maxsize=256)  # a tree depends on these alone, and never changes
+def _parsed(query: str, vocabulary: Vocabulary, narrows: bool) -> Node:
     if len(query) > MAX_LENGTH:
         raise QueryError(
             f"The query has {len(query):,} characters; at most {MAX_LENGTH:,} are read.",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus
 
 from flask import Blueprint, abort, current_app, jsonify, make_response, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
@@ -66,22 +66,21 @@ class SearchState:
 
     def url(self, path: str = "/", **changes: Any) -> str:
         """Return the URL of this state with changes; it begins at the first hit unless told."""
-        changes.setdefault("offset", 0)
-        state = replace(self, **changes)
-        values: dict[str, object] = {"q": state.query}
-        if state.order != "score":
-            values["order"] = state.order
-        if state.view != "list" and path == "/":
-            values["view"] = state.view
-        if state.fold:
-            values["fold"] = 1
-        if not state.grouped:
-            values["ungrouped"] = 1
-        if state.limit != PAGE_LIMIT:
-            values["limit"] = state.limit
-        if state.offset:
-            values["offset"] = state.offset
-        return f"{quote(request.script_root)}{path}?{urlencode(values, safe=',')}"
+        at = SearchState(**{**vars(self), "offset": 0, **changes})
+        parts = [f"{quote(request.script_root)}{path}?q={quote_plus(at.query, safe=',')}"]
+        if at.order != "score":
+            parts.append(f"order={at.order}")
+        if at.view != "list" and path == "/":
+            parts.append(f"view={at.view}")
+        if at.fold:
+            parts.append("fold=1")
+        if not at.grouped:
+            parts.append("ungrouped=1")
+        if at.limit != PAGE_LIMIT:
+            parts.append(f"limit={at.limit}")
+        if at.offset:
+            parts.append(f"offset={at.offset}")
+        return "&".join(parts)
 
     def orders(self) -> list[tuple[str, str, bool]]:
         """Return name, URL and whether it is this one, of each order."""
