@@ -9,7 +9,12 @@ import click
 
 from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED, interrupted
 from audiosearch.cli.job_options import limit_options, progress_options
-from audiosearch.cli.options import embedder_option, json_option, library_option
+from audiosearch.cli.options import (
+    classifier_option,
+    embedder_option,
+    json_option,
+    library_option,
+)
 from audiosearch.cli.output import echo_json, speed_line, warn_skipped
 from audiosearch.cli.progress import JobProgress
 from audiosearch.cli.watch import watched
@@ -43,6 +48,14 @@ __all__ = ["command"]
     "embedder's.",
 )
 @embedder_option
+@classifier_option
+@click.option(
+    "--drop-classifier",
+    multiple=True,
+    metavar="NAME",
+    show_default="none",
+    help="Let the library forget a classifier of your own, and what it heard; may be repeated.",
+)
 @click.option(
     "--vector-index",
     metavar="FACTORY",
@@ -65,6 +78,8 @@ def command(
     retry_skipped: bool,
     mix_embedders: bool,
     embedder: str,
+    classifiers: tuple[Path, ...],
+    drop_classifier: tuple[str, ...],
     vector_index: str | None,
     watch: bool,
     workers: int | None,
@@ -79,6 +94,9 @@ def command(
     Running it again does only what is new or changed, and removes what is gone from the folders
     named. It may be stopped at any time; the next run goes on. Files that cannot be read are
     skipped and listed at the end.
+
+    The library keeps each --classifier, and later runs go on with it: its classes are searched
+    beside AudioSet's. Files of SOURCE that it has not heard yet are analysed again.
     """
     import audiosearch as aus
 
@@ -88,6 +106,8 @@ def command(
         "retry_skipped": retry_skipped,
         "mix_embedders": mix_embedders,
         "embedder": embedder,
+        "classifier": classifiers,
+        "drop_classifier": drop_classifier,
         "vector_index": vector_index,
         "workers": workers,
         "time_limit": time_limit,

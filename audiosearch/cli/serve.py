@@ -10,6 +10,7 @@ import click
 from audiosearch.cli.libraries import opened
 from audiosearch.cli.limit_options import limit_options, limits_from
 from audiosearch.cli.options import (
+    classifier_option,
     get_option,
     host_option,
     library_option,
@@ -60,6 +61,7 @@ __all__ = ["command"]
     help="A reverse proxy in front of the server, whose X-Forwarded-For, -Host and -Proto are "
     "believed.",
 )
+@classifier_option
 @limit_options
 @get_option
 def command(
@@ -72,11 +74,13 @@ def command(
     add_user: str | None,
     proxy: str | None,
     get_path: str | None,
+    classifiers: tuple[Path, ...],
     **limits: Any,
 ) -> int:
     """Serve the web app: search, listen, tag, more like this.
 
-    Only this machine can reach it unless --host says otherwise.
+    Only this machine can reach it unless --host says otherwise. Sounds that are sent are tagged
+    with --classifier too, and with the classifiers that the library keeps.
     """
     if add_user is not None:
         return enter_user(users, add_user)
@@ -92,5 +96,6 @@ def command(
             users=users,
             proxy=proxy,
             limits=limits_from(limits),
+            classifiers=[str(folder) for folder in classifiers],
         )
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,7 @@ def serve_library(
     users: Path | None = None,
     proxy: str | None = None,
     limits: Limits | None = None,
+    classifiers: Sequence[str] = (),
 ) -> None:
     """Serve the web app until Ctrl-C or SIGTERM, and print its address."""
     from audiosearch.server import serve
@@ -93,6 +95,7 @@ def serve_library(
         users=users,
         proxy=proxy,
         limits=limits,
+        classifiers=classifiers,
         open_browser=open_browser,
         announce=announce,
     )

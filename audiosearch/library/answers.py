@@ -91,7 +91,7 @@ def moments_of(
         where = now.place_of(recording)
         if where is not None:
             places.setdefault(where[0], []).append((recording, where[1]))
-    names = load_labels().names
+    names = now.class_names
     result: dict[int, list[Moment]] = {}
     for number, wanted in places.items():
         block = now.parts[number].block

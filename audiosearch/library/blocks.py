@@ -37,6 +37,8 @@ class Block(Protocol):
     """From which code on rows are in postings and entries."""
     single: bool
     """Whether every recording has one clip here."""
+    own: tuple[str, ...]
+    """Names of the user's own classes, where they are columns: class 527 is the first."""
 
     @property
     def first(self) -> int:

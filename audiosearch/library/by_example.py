@@ -12,7 +12,6 @@ import numpy.typing as npt
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.frontend import PATCH_SECONDS
-from audiosearch.labels import load_labels
 from audiosearch.library.answers import (
     best_classes,
     by_part,
@@ -81,7 +80,7 @@ def find_similar(
     known = library.catalogue.recordings_at(owners[places].tolist(), now.lengths["moves"])
     on_page = np.flatnonzero(np.isin(owners, owners[places])) if grouped else places
     tops = dict(zip(on_page.tolist(), best_classes(labelled, clips[on_page]), strict=True))
-    names = load_labels().names
+    names = labelled.class_names
     moments: dict[int, list[Moment]] = {}
     for at, top in tops.items():
         recording = known.get(int(owners[at]))

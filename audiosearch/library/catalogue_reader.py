@@ -308,10 +308,10 @@ class CatalogueReader:
     def known_files(self) -> dict[bytes, KnownFile]:
         """Return every sound file that was indexed or skipped, by absolute path."""
         rows = self._db.rows(
-            "SELECT NULL, root, roots.path, name, size, mtime_ns, reason FROM skipped "
-            "JOIN roots ON roots.id = root UNION ALL "
-            "SELECT r.id, root, roots.path, name, size, mtime_ns, NULL FROM recordings r "
-            "JOIN roots ON roots.id = root"
+            "SELECT NULL, root, roots.path, name, size, mtime_ns, reason, NULL "
+            "FROM skipped JOIN roots ON roots.id = root UNION ALL "
+            "SELECT r.id, root, roots.path, name, size, mtime_ns, NULL, first_clip "
+            "FROM recordings r JOIN roots ON roots.id = root"
         )
         known: dict[bytes, KnownFile] = {}
         for number, root, folder, name, *rest in rows:

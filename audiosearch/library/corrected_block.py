@@ -31,6 +31,8 @@ class CorrectedBlock:
         All score codes of these rows, corrected.
     """
 
+    own: tuple[str, ...] = ()
+
     def __init__(self, block: Block, rows: Rows, codes: _Codes) -> None:
         self.base = block
         self.rows = block.rows

@@ -14,6 +14,7 @@ sound that is not heard in one part of a clip may be heard in another.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,8 +22,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from audiosearch.errors import InvalidArgumentError
 from audiosearch.jobs.analysis import CLIP_SPAN
-from audiosearch.labels import load_labels
+from audiosearch.labels import CLASS_COUNT, load_labels
 from audiosearch.library.blocks import Block
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.corrected_block import CorrectedBlock, stored_codes
@@ -38,6 +40,7 @@ Clips = npt.NDArray[np.int64]
 _ENOUGH = 0.5  # seconds
 _TOUCH = 1e-3
 _CONFIRMED, _REJECTED = 255, 0
+_VERDICTS: tuple[tuple[Verdict, int], ...] = (("rejected", _REJECTED), ("confirmed", _CONFIRMED))
 
 
 def label_key(name: str) -> str:
@@ -102,9 +105,28 @@ class Corrections:
         elif isinstance(wanted, OwnLabel):
             keys = [label_key(wanted.name)]
         else:
-            keys = [load_labels()[index].mid for index in wanted.classes]
+            keys = [load_labels()[index].mid for index in wanted.classes if index < CLASS_COUNT]
         found = [np.array(self._clips.get((key, "confirmed"), ()), np.int64) for key in keys]
         return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+
+    def own_codes(self, names: Sequence[str]) -> dict[int, dict[int, int]]:
+        """Return what was said of the user's own classes: by clip, codes by place in `names`.
+
+        A class that is called as one of AudioSet's shares what was said of that.
+        """
+        codes: dict[int, dict[int, int]] = defaultdict(dict)
+        if not self._clips:
+            return codes
+        labels = load_labels()
+        for place, name in enumerate(names):
+            keys = [label_key(name)]
+            with contextlib.suppress(InvalidArgumentError):
+                keys.append(labels.by_name(name).mid)
+            for verdict, code in _VERDICTS:
+                for key in keys:
+                    for clip in self._clips.get((key, verdict), ()):
+                        codes[clip][place] = code
+        return codes
 
     def asked_for(self, node: Node, said: Sequence[Correction]) -> str | None:
         """Return the first label, of those that were confirmed, that a query asks for."""
@@ -159,7 +181,7 @@ class Corrections:
         labels = load_labels()
         mids = {label.mid: label.index for label in labels}
         codes: dict[int, dict[int, int]] = defaultdict(dict)
-        for verdict, code in (("rejected", _REJECTED), ("confirmed", _CONFIRMED)):
+        for verdict, code in _VERDICTS:
             for (key, said), clips in self._clips.items():
                 if said == verdict and key in mids:
                     below = labels.below(key) if verdict == "rejected" else (mids[key],)
@@ -183,7 +205,8 @@ def _names(node: Confirmed | OwnLabel, said: Correction) -> bool:
         return True
     if isinstance(wanted, OwnLabel):
         return said.mid is None and label_key(said.label) == label_key(wanted.name)
-    return any(load_labels()[index].mid == said.mid for index in wanted.classes)
+    known = (index for index in wanted.classes if index < CLASS_COUNT)
+    return any(load_labels()[index].mid == said.mid for index in known)
 
 
 def _corrected(

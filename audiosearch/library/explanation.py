@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.blocks import Block, Entries, Rows
 from audiosearch.library.hits import Reason, Tag
 from audiosearch.library.matching import heard
+from audiosearch.library.own_block import MOST_CLASSES
 from audiosearch.library.rollup import LEAST_CODE
 from audiosearch.library.snapshot import tag_of
 from audiosearch.query import All, Either, Node, Not, Term
@@ -49,12 +49,13 @@ def explain(node: Node, block: Block, rows: Rows, entries: Entries) -> list[list
         matches, scores = (
             array.tolist() for array in heard(term, block, rows, None if excluded else entries)
         )
-        own = block.column(term.classes[0])[rows].tolist() if excluded else []
-        best = [] if excluded else _best(term.classes, entries)
+        named = block.columns.cover(term.classes[:1])[0]
+        own = block.column(named)[rows].tolist() if excluded else []
+        best = [] if excluded else _best(term.classes, entries, block.own)
         for number, score in enumerate(scores):
             if excluded:
                 # However little of it is heard: that is why the clip is here.
-                tag = tag_of(term.classes[0], own[number])
+                tag = tag_of(term.classes[0], own[number], block.own)
                 reason = Reason(term.text, max(score, tag.score), True, [tag])
                 left_out[number].append(reason)
             elif matches[number]:
@@ -73,7 +74,7 @@ def _terms(node: Node, excluded: bool) -> Iterator[tuple[Term, bool]]:
             yield from _terms(part, excluded)
 
 
-def _best(wanted: tuple[int, ...], entries: Entries) -> list[list[Tag]]:
+def _best(wanted: tuple[int, ...], entries: Entries, own: tuple[str, ...]) -> list[list[Tag]]:
     """Return the best of some classes among the entries of each clip, which are best first."""
     offsets, classes, codes = entries
     at = np.flatnonzero(_members(wanted)[classes] & (codes >= LEAST_CODE))
@@ -83,13 +84,13 @@ def _best(wanted: tuple[int, ...], entries: Entries) -> list[list[Tag]]:
         owners.tolist(), classes[at].tolist(), codes[at].tolist(), strict=True
     ):
         if len(best[owner]) < _MOST_CLASSES:
-            best[owner].append(tag_of(label, code))
+            best[owner].append(tag_of(label, code, own))
     return best
 
 
 @functools.lru_cache(maxsize=1 << 10)
 def _members(classes: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Return which of all classes are among some."""
-    result = np.zeros(CLASS_COUNT, np.bool_)
+    result = np.zeros(MOST_CLASSES, np.bool_)
     result[list(classes)] = True
     return result

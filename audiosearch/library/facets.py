@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.labels import CLASS_COUNT, load_labels
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.columns import decode_scores
 from audiosearch.library.filters import Facts, years_of
@@ -160,7 +159,8 @@ class FacetCounter:
         found = list(all_matches(plain, parts, masks=masks))
         total = sum(len(rows) for rows, _ in found)
         step = -(-total // FACET_CLIPS) or 1
-        counts, heard = np.zeros(CLASS_COUNT, np.int64), np.zeros(CLASS_COUNT)
+        names = now.class_names
+        counts, heard = np.zeros(len(names), np.int64), np.zeros(len(names))
         recordings = [np.empty(0, np.int64)]
         for part, (rows, scores) in zip(parts, found, strict=True):
             owners = part.block.recordings[rows].astype(np.int64)
@@ -173,10 +173,10 @@ class FacetCounter:
                 sure &= within_spans(both, spans)
             whose = np.repeat(owners[::step], lengths)[sure]
             classes, codes = classes[sure], codes[sure]
-            heard += np.bincount(classes, weights=decode_scores(codes), minlength=CLASS_COUNT)
+            heard += np.bincount(classes, weights=decode_scores(codes), minlength=len(names))
             if not part.block.single:
-                classes = np.unique(whose * CLASS_COUNT + classes) % CLASS_COUNT
-            counts += np.bincount(classes, minlength=CLASS_COUNT) * step
+                classes = np.unique(whose * len(names) + classes) % len(names)
+            counts += np.bincount(classes, minlength=len(names)) * step
         ids = np.unique(np.concatenate(recordings))
 
         def facet(text: str, piece: str, count: int) -> Facet:
@@ -184,14 +184,13 @@ class FacetCounter:
 
         asked = _asked(node)
         named = {index for term in asked if isinstance(term, Term) for index in term.classes[:1]}
-        labels = load_labels()
         chosen = [
             index
             for index in np.argsort(-heard, kind="stable")[: _CLASSES + len(named)].tolist()
             if index not in named and counts[index] > 0 and (counts[index] < len(ids) or step > 1)
         ][:_CLASSES]
         classes_ = [
-            facet(labels[i].name, f'label:"{labels[i].name}"', int(counts[i]))
+            facet(names[i], f'label:"{names[i]}"', int(counts[i]))
             for i in sorted(chosen, key=lambda i: -counts[i])
         ]
         folders, lengths_, years = [], [], []

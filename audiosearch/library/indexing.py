@@ -42,11 +42,14 @@ from audiosearch.library.compaction import tidy
 from audiosearch.library.index_building import check_factory
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import LOCK, MANIFEST, create_library, refuse_foreign
+from audiosearch.library.own_classes import add_classifiers, check_classifiers
+from audiosearch.library.own_classes import drop_classifier as forget_classifier
 from audiosearch.library.packed_source import index_packed, packed_by
 from audiosearch.library.recordings import KnownFile, Skipped
 from audiosearch.library.scoring import known_scorers, library_scorer
 from audiosearch.library.sources import SoundFile, Sources, absolute, find, is_below
 from audiosearch.library.writer import IndexSummary, Writer
+from audiosearch.own.classifier import load_classifiers
 from audiosearch.storage import storage_errors, write_json
 
 __all__ = ["IndexSummary", "index", "writer_lock"]
@@ -62,6 +65,8 @@ def index(
     retry_skipped: bool = False,
     mix_embedders: bool = False,
     embedder: str = "lite",
+    classifier: Iterable[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
+    drop_classifier: Iterable[str] = (),
     vector_index: str | None = None,
     workers: int | None = None,
     time_limit: float = TIME_LIMIT,
@@ -85,6 +90,12 @@ def index(
         embedder's.
     embedder : str
         What embeds sound files.
+    classifier : path-like, or several, optional
+        Folders that `audiosearch lab train` wrote. The library keeps them, and later runs go on
+        with them: their classes are searched beside AudioSet's. Files of the sources that were
+        indexed before are analysed again.
+    drop_classifier : iterable of str
+        Names of such classifiers that the library is to forget, with what they heard.
     vector_index : str, optional
         FAISS's factory string for the search by example, such as ``"IVF1024,SQ8"``; ``"auto"``
         leaves it to the library. It is kept for later runs; None changes nothing.
@@ -107,7 +118,10 @@ def index(
     LibraryBusyError
         When another process is indexing into the library.
     LibraryMismatchError
-        When the library was made with another embedder or classifier.
+        When the library was made with another embedder or classifier, or has a class of one name
+        by another classifier of the user's own.
+    ModelError
+        When a folder holds no classifier.
     StorageError
         When the disk is full; what was reported is safe.
     """
@@ -127,6 +141,8 @@ def index(
         raise InvalidArgumentError(f"memory_limit must be at least 1 MB, not {memory_limit}.")
     if vector_index is not None:
         check_factory(vector_index)
+    folders = [classifier] if isinstance(classifier, str | os.PathLike) else list(classifier or ())
+    load_classifiers(folders)
     found = find([Path(source) for source in listed])
     # Opened before anything is made: a file that cannot be used leaves nothing behind.
     made_by = []
@@ -152,6 +168,10 @@ def index(
             if vector_index is not None and target.manifest["vectors"]["factory"] != vector_index:
                 target.manifest["vectors"]["factory"] = vector_index
                 write_json(folder / MANIFEST, target.manifest)
+            for name in drop_classifier:
+                forget_classifier(target, name)
+            check_classifiers(target)
+            add_classifiers(target, folders)
             writer = Writer(target, on_progress=on_progress)
             for path in found.packed:
                 index_packed(writer, path)
@@ -161,7 +181,9 @@ def index(
                     found,
                     keep_missing=keep_missing,
                     retry_skipped=retry_skipped,
-                    settings=AnalyzerSettings(embedder=embedder, memory_limit=memory_limit),
+                    settings=AnalyzerSettings(
+                        embedder=embedder, own=target.own.folders, memory_limit=memory_limit
+                    ),
                     workers=workers,
                     time_limit=time_limit,
                 )
@@ -189,10 +211,13 @@ def _index_sounds(
         _remove_gone(writer, sources, known)
     todo: list[SoundFile] = []
     unchanged = skipped = 0
+    unheard = writer.library.own.since
     for path, file in sources.files.items():
         before = known.get(path)
         if before is None or (before.size, before.mtime_ns) != (file.size, file.mtime_ns):
             todo.append(file)
+        elif before.first_clip is not None and before.first_clip < unheard:
+            todo.append(file)  # a classifier of the user's own has not heard it yet
         elif before.reason is None:
             unchanged += 1
         elif retry_skipped:

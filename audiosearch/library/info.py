@@ -38,6 +38,8 @@ class LibraryInfo:
     mixed_with: list[str]
     classifier: str
     classifier_hash: str
+    own_classifiers: list[str]
+    own_classes: list[str]
     created: str
     updated: str | None
     segments: int
@@ -73,6 +75,8 @@ def library_info(library: Library) -> LibraryInfo:
         mixed_with=[model["name"] for model in library.manifest.get("mixed_with", [])],
         classifier=library.manifest["classifier"]["name"],
         classifier_hash=library.manifest["classifier"]["sha256"],
+        own_classifiers=[each.name for each in library.own.classifiers],
+        own_classes=list(library.own.names),
         created=library.manifest["created"],
         updated=None if updated is None else iso_time(updated),
         segments=sum(isinstance(part.block, Segment) for part in now.parts),

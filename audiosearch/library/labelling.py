@@ -227,7 +227,7 @@ class Labelling:
             name = label_name(change.label)
         key = label_key(name)
         if key not in known:
-            used = catalogue.labels.name_of(key)
+            used = catalogue.labels.name_of(key) or self._library.own.name_of(name)
             if used is None and not change.new:
                 suggestions = self._library.vocabulary().suggest_labels(name)
                 near = f" Nearest: {', '.join(suggestions)}." if suggestions else ""

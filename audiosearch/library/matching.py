@@ -11,9 +11,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.blocks import Block, Entries, Rows
 from audiosearch.library.columns import encode_scores, score_codes
+from audiosearch.library.own_block import MOST_CLASSES
 from audiosearch.library.rollup import EVIDENCE, LEAST_SCORE, codes_of, least_evidence
 from audiosearch.query import All, Either, Node, Not, Range, ScoreFilter, Term
 
@@ -275,13 +275,13 @@ def _best_class(term: Term, entries: Entries) -> npt.NDArray[np.int16]:
     classes = term.classes
     if not len(of):
         return np.empty(0, np.int16)
-    place = np.full(CLASS_COUNT, -1, np.int64)
+    place = np.full(MOST_CLASSES, -1, np.int64)
     place[list(classes)[::-1]] = np.arange(len(classes) - 1, -1, -1)
     places = place[of]
     if is_weighted(term):
         tables = np.stack([_weighted_codes(weight) for weight in term.weights])
         codes = np.where(places < 0, 0, tables[np.maximum(places, 0), codes])
-    key = np.where(places < 0, -1, codes * np.int64(CLASS_COUNT) + (CLASS_COUNT - 1 - places))
+    key = np.where(places < 0, -1, codes * np.int64(MOST_CLASSES) + (MOST_CLASSES - 1 - places))
     best = np.maximum.reduceat(key, offsets[:-1])
-    which = np.asarray(classes)[CLASS_COUNT - 1 - best % CLASS_COUNT]
+    which = np.asarray(classes)[MOST_CLASSES - 1 - best % MOST_CLASSES]
     return np.where(best < 0, -1, which).astype(np.int16)

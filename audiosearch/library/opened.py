@@ -12,6 +12,7 @@ from audiosearch.library.corrections import Corrections
 from audiosearch.library.filters import Facts
 from audiosearch.library.manifest import CATALOGUE, read_manifest
 from audiosearch.library.neighbours import Neighbours
+from audiosearch.library.own_classes import OwnClasses
 from audiosearch.library.snapshot import Reader, Snapshot
 from audiosearch.query import THESAURUS, Vocabulary, load_vocabulary, read_thesaurus
 from audiosearch.storage import Closing
@@ -36,6 +37,7 @@ class OpenedLibrary(Closing):
         self.facts = Facts(self.catalogue)
         self._vocabulary: tuple[object, Vocabulary] | None = None
         self._corrections = Corrections(self.catalogue, 0)
+        self.own = OwnClasses(self.folder, self.manifest)
         self._corrected: tuple[Snapshot, Snapshot] | None = None
         try:
             self.snapshot()
@@ -75,7 +77,8 @@ class OpenedLibrary(Closing):
                 before = self._corrections
                 if before.version != now.lengths["labels"]:
                     self._corrections = Corrections(self.catalogue, now.lengths["labels"])
-                self._corrected = now, self._corrections.applied(now)
+                said = self._corrections.applied(now)
+                self._corrected = now, self.own.applied(now, said, self._corrections)
             return self._corrected[1], self._corrections
 
     def vocabulary(self) -> Vocabulary:
@@ -101,11 +104,15 @@ class OpenedLibrary(Closing):
             pass
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-        if stamp is None and not own_labels:
+        own_classes = self.own.names
+        if stamp is None and not own_labels and not own_classes:
             return load_vocabulary()
         with self._lock:
-            if self._vocabulary is None or self._vocabulary[0] != (stamp, own_labels):
+            key = stamp, own_labels, own_classes
+            if self._vocabulary is None or self._vocabulary[0] != key:
                 own_words = None if stamp is None else read_thesaurus(path)
-                vocabulary = Vocabulary(own_words=own_words, own_labels=own_labels)
-                self._vocabulary = (stamp, own_labels), vocabulary
+                vocabulary = Vocabulary(
+                    own_words=own_words, own_labels=own_labels, own_classes=own_classes
+                )
+                self._vocabulary = key, vocabulary
             return self._vocabulary[1]

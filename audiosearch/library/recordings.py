@@ -174,6 +174,7 @@ class KnownFile:
     size: int
     mtime_ns: int
     reason: str | None = None
+    first_clip: int | None = None
 
 
 @dataclass(frozen=True)

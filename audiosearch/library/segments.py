@@ -10,6 +10,7 @@ A library is a folder::
     map.npz                   derived too, see `audiosearch.library.collection_map`
     writer.lock               held by the one process that writes
     thesaurus.toml            words of the user's own, where there are any
+    own-*/                    a classifier of the user's own, see `audiosearch.library.own_classes`
 
 **Layout.** New clips go to the tail, which is written in the order in which they come. When the
 tail holds `SEAL_CLIPS` clips it is turned into a segment, and `MERGE_COUNT` neighbouring segments
@@ -120,6 +121,8 @@ class Segment:
     LibraryError
         When it may not be read.
     """
+
+    own: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.errors import LibraryDamagedError, LibraryError, printable
-from audiosearch.labels import load_labels
+from audiosearch.labels import CLASS_COUNT, load_labels
 from audiosearch.library.blocks import Block, Entries, Rows
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.columns import score_codes
@@ -74,10 +74,18 @@ class Snapshot:
         As `Catalogue.lengths` gave them.
     parts : tuple of Part
         Everything that it holds, in the order of the clips.
+    own : tuple of str
+        The user's own classes, where they are columns of its blocks; class 527 is the first.
     """
 
     lengths: dict[str, int]
     parts: tuple[Part, ...]
+    own: tuple[str, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of all classes by number: AudioSet's, and the user's own behind them."""
+        return (*load_labels().names, *self.own)
 
     @property
     def changes(self) -> int:
@@ -230,23 +238,31 @@ def tags_of(
     """
     # Lists, as a page has fifty clips of a few classes each.
     offsets, classes, codes = (part.tolist() for part in entries or block.entries(rows))
-    count = len(load_labels())
+    # The classes, not the groups between AudioSet's and the user's own.
+    every = [*range(CLASS_COUNT), *range(len(block.columns) - len(block.own), len(block.columns))]
     found = []
     for number, (start, stop) in enumerate(itertools.pairwise(offsets)):
         end = min(stop, start + top)
         names, values = classes[start:end], codes[start:end]
         if top > stop - start:  # rarely asked for: look at all classes of the clip
             row = int(rows[number])
-            whole = np.array([block.column(i)[row] for i in range(count)])
+            whole = np.array([block.column(i)[row] for i in every])
             names = np.argsort(255 - whole, kind="stable")[:top].tolist()
             values = whole[names].tolist()
-        found.append([tag_of(label, code) for label, code in zip(names, values, strict=True)])
+        found.append(
+            [tag_of(label, code, block.own) for label, code in zip(names, values, strict=True)]
+        )
     return found
 
 
 @functools.lru_cache(maxsize=1 << 15)
-def tag_of(label: int, code: int) -> Tag:
-    """Return a tag; the same object for the same class and score, as a page has hundreds."""
+def tag_of(label: int, code: int, own: tuple[str, ...] = ()) -> Tag:
+    """Return a tag; the same object for the same class and score, as a page has hundreds.
+
+    `own` are the names of the classes from 527 on, which have no mid.
+    """
+    if label >= CLASS_COUNT:
+        return Tag(own[label - CLASS_COUNT], "", _SCORES[code])
     about = load_labels()[label]
     return Tag(about.name, about.mid, _SCORES[code])
 

@@ -59,6 +59,8 @@ class TailBlock:
         The scores of `data` class by class, where they are known.
     """
 
+    own: tuple[str, ...] = ()
+
     def __init__(
         self,
         first: int,

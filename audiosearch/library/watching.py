@@ -49,6 +49,8 @@ def watch(
     retry_skipped: bool = False,
     mix_embedders: bool = False,
     embedder: str = "lite",
+    classifier: Iterable[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
+    drop_classifier: Iterable[str] = (),
     vector_index: str | None = None,
     workers: int | None = None,
     time_limit: float = TIME_LIMIT,
@@ -72,8 +74,9 @@ def watch(
         Ends the watch when it is set; a run that has begun is finished first.
     look_again : float
         After how many seconds without an event everything is looked at all the same.
-    keep_missing, retry_skipped, mix_embedders, embedder, vector_index
-        As for `index`; `retry_skipped` and `vector_index` hold for the first run.
+    keep_missing, retry_skipped, mix_embedders, embedder, classifier, drop_classifier, vector_index
+        As for `index`; all but `keep_missing`, `mix_embedders` and `embedder` hold for the first
+        run.
     workers, time_limit, memory_limit
         As for `index`.
 
@@ -106,6 +109,8 @@ def watch(
             retry_skipped=retry_skipped and first,
             mix_embedders=mix_embedders,
             embedder=embedder,
+            classifier=classifier if first else None,
+            drop_classifier=drop_classifier if first else (),
             vector_index=vector_index if first else None,
             workers=workers,
             time_limit=time_limit,

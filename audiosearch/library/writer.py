@@ -107,6 +107,7 @@ class Writer:
                 np.stack([vector for result in results for vector in _clip_vectors(result)]),
                 frame_counts=np.concatenate([_frame_counts(result) for result in results]),
                 frames=embedded,
+                own=np.concatenate([result.own_scores() for result in results]),
             )
         catalogue, summary = self.library.catalogue, self.summary
         with catalogue.transaction():
@@ -186,6 +187,7 @@ def append_clips(
     *,
     frame_counts: npt.NDArray[np.uint8] | None = None,
     frames: npt.NDArray[np.uint8] | None = None,
+    own: npt.NDArray[np.float32] | None = None,
 ) -> list[bytes]:
     """Write clips to the end of the tail; they count once `Catalogue.add` has committed them.
 
@@ -203,6 +205,8 @@ def append_clips(
         How many frames each clip brings; none where None.
     frames : uint8 (m, 128), optional
         All of them.
+    own : float32 (n, own classes), optional
+        Scores for the user's own classes; where None, none of them is heard.
 
     Returns
     -------
@@ -229,6 +233,11 @@ def append_clips(
             )
         if not np.isfinite(values).all():
             raise InvalidArgumentError(f"{name} must be finite numbers.")
+    if own is not None and own.shape != (count, len(library.own.names)):
+        raise InvalidArgumentError(
+            f"Own scores of {count} clips have the shape ({count}, {len(library.own.names)}), not "
+            f"{own.shape}."
+        )
     catalogue = library.catalogue
     lengths, first = catalogue.lengths(), catalogue.next_recording()
     rows = np.zeros(count, ROW)
@@ -241,6 +250,7 @@ def append_clips(
             raise InvalidArgumentError(f"Frames of the shape {frames.shape} do not fit the clips.")
         rows["frames"] = frame_counts
         frames_file.append(lengths["tail_frames"], frames)
+    library.own.write(lengths["clips"], own, count)
     rows_file.append(lengths["tail_rows"], rows)
     return contents_of(rows["vector"], clips)
 

@@ -269,7 +269,9 @@ class _Reader:
 
     def _exact(self, name: str) -> Term | OwnLabel | None:
         own = self._vocabulary.own_label(name)
-        return OwnLabel(own) if own is not None else self._vocabulary.label(name)
+        if own is not None and not self._vocabulary.is_own_class(own):
+            return OwnLabel(own)
+        return self._vocabulary.label(own or name)
 
     def _exact_or_term(self, name: str) -> Term | OwnLabel | None:
         own = self._vocabulary.own_label(name)

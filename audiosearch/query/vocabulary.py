@@ -13,11 +13,11 @@ So English wins where languages collide ("chat"), and a user over everybody.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from audiosearch.errors import InvalidArgumentError
-from audiosearch.labels import Labels, load_labels, normalize
+from audiosearch.labels import CLASS_COUNT, Labels, load_labels, normalize
 from audiosearch.query.thesaurus import Sense, Thesaurus, load_thesaurus
 from audiosearch.query.tree import Group, Term
 
@@ -45,6 +45,8 @@ class Vocabulary:
         The user's own thesaurus.
     own_labels : iterable of str
         Labels of the user's that are no classes.
+    own_classes : sequence of str
+        Classes of the user's own; the first is class 527.
     """
 
     def __init__(
@@ -53,11 +55,19 @@ class Vocabulary:
         *,
         own_words: Thesaurus | None = None,
         own_labels: Iterable[str] = (),
+        own_classes: Sequence[str] = (),
     ) -> None:
         self.labels = labels or load_labels()
         self._own_words = own_words or Thesaurus()
         self._english, self._others = load_thesaurus()
-        names = list(own_labels)
+        names = list({_key(name): name for name in (*own_labels, *own_classes)}.values())
+        self._own_classes = {
+            _key(name): Group("", name, (CLASS_COUNT + number,), how="label")
+            for number, name in enumerate(own_classes)
+        }
+        self._own_class_words = {
+            normalize(group.name): group for group in reversed(self._own_classes.values())
+        }
         # As they stand, and as words are compared: "C++" is not "C", but found by "my-machine".
         self._own_labels = {normalize(name): name for name in reversed(names)}
         self._own_labels |= {" ".join(name.split()).casefold(): name for name in names}
@@ -92,15 +102,28 @@ class Vocabulary:
     def term(self, text: str) -> Term | None:
         """Return the term that a word or phrase is, None where it stands for nothing."""
         groups = self.find(text)
+        own = self._own_class_words.get(normalize(text) or text)
+        if own is not None:
+            groups = (own, *groups)
         return Term(text, groups) if groups else None
 
     def label(self, name: str) -> Term | None:
-        """Return the term for one class alone, by display name or mid; None if there is none."""
+        """Return the term for one class alone, by display name or mid; None if there is none.
+
+        A class of the user's own comes before one of AudioSet's that is called alike.
+        """
+        own = self._own_classes.get(_key(name))
+        if own is not None:
+            return Term(own.name, (own,))
         try:
             label = self.labels.by_name(name)
         except InvalidArgumentError:
             return None
         return Term(label.name, (Group(label.mid, label.name, (label.index,), how="label"),))
+
+    def is_own_class(self, name: str) -> bool:
+        """Tell whether a name is that of a class of the user's own."""
+        return _key(name) in self._own_classes
 
     def own_label(self, name: str) -> str | None:
         """Return a label of the user's as it was given, None where there is none of this name."""
@@ -214,6 +237,10 @@ class Vocabulary:
 def load_vocabulary() -> Vocabulary:
     """Return the vocabulary without any words of a user, made once."""
     return Vocabulary()
+
+
+def _key(name: str) -> str:
+    return " ".join(name.split()).casefold()
 
 
 def _senses(senses: Iterable[Sense]) -> Iterator[tuple[str, float, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, jsonify, make_response, render_template, request
@@ -48,6 +49,7 @@ def create_app(
     users: str | os.PathLike[str] | None = None,
     host: str | None = None,
     limits: Limits | None = None,
+    classifiers: Sequence[str] = (),
 ) -> Flask:
     """Return the web application on one open library.
 
@@ -64,6 +66,9 @@ def create_app(
         The name that the server is bound to, where it is not an address.
     limits : Limits, optional
         What is taken from clients.
+    classifiers : sequence of str
+        Folders of classifiers of the user's own (`audiosearch.lab`) that tag uploads too; those
+        of the library do anyway.
 
     Returns
     -------
@@ -88,7 +93,7 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
-    State(library, limits=chosen).attach(app)
+    State(library, limits=chosen, classifiers=classifiers).attach(app)
     # Functions after a request run in the reverse order: counted last, with the final status.
     metrics.register(app, library)
     conditional.register(app)

@@ -27,6 +27,7 @@ from flask import render_template as render
 from werkzeug.wrappers import Response as BaseResponse
 
 from audiosearch.errors import InvalidArgumentError, LibraryError, QueryError
+from audiosearch.library.corrections import label_key
 from audiosearch.library.hits import Clip, Hit, Tag, UserLabel
 from audiosearch.library.label_files import export_labels
 from audiosearch.library.label_table import Verdict
@@ -169,7 +170,7 @@ def _takes_labels() -> bool:
 def _said_of(item: Hit | Clip, tag: Tag) -> str | None:
     """Return what was said of a tag of an item: confirmed, rejected, or None."""
     for each in getattr(item, "corrections", ()):
-        if each.mid == tag.mid:
+        if each.mid == tag.mid or (not tag.mid and label_key(each.label) == label_key(tag.label)):
             return str(each.verdict)
     return None
 

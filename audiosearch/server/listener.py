@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ def serve(
     token: str | None = None,
     users: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
+    classifiers: Sequence[str] = (),
     proxy: str | None = None,
     open_browser: bool = False,
     announce: Callable[[str], object] = lambda url: None,
@@ -62,6 +63,9 @@ def serve(
         The file of those who may sign in; see `audiosearch.server.users`.
     limits : Limits, optional
         What is taken from clients.
+    classifiers : sequence of str
+        Folders of classifiers of the user's own (`audiosearch.lab`) that tag uploads too; those
+        of the library do anyway.
     proxy : str, optional
         Address of a reverse proxy, whose word is taken for a client's address, host and protocol
         (the headers ``X-Forwarded-For``, ``-Host`` and ``-Proto``); ``*`` trusts everybody who can
@@ -96,7 +100,9 @@ def serve(
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     logs.scrub("waitress", secrets=[token] if token else [])
     limits = limits or Limits()
-    app = create_app(library, token=token, users=users, host=host, limits=limits)
+    app = create_app(
+        library, token=token, users=users, host=host, limits=limits, classifiers=classifiers
+    )
     trust: dict[str, object] = {}
     if proxy is not None:
         known = {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}

@@ -134,11 +134,15 @@ def matched_tags(item: Hit | Clip, matched: str | None) -> list[tuple[Tag, bool]
     What matched is what the hit says of each term, or `matched` where it says nothing.
     """
     reasons = getattr(item, "why", [])
-    found = {tag.mid: tag for why in reasons if not why.excluded for tag in why.classes[:2]}
+    found = {_key(tag): tag for why in reasons if not why.excluded for tag in why.classes[:2]}
     first = list(found.values())[:_MOST_MATCHED]
-    shown = {tag.mid for tag in first}
-    rest = [tag for tag in item.tags if tag.mid not in shown][: max(_TAGS - len(first), 2)]
+    shown = {_key(tag) for tag in first}
+    rest = [tag for tag in item.tags if _key(tag) not in shown][: max(_TAGS - len(first), 2)]
     return [(tag, True) for tag in first] + [(tag, tag.label == matched) for tag in rest]
+
+
+def _key(tag: Tag) -> str:
+    return tag.mid or tag.label  # own classes have no mid
 
 
 def marked(query: str, position: int | None) -> tuple[str, str, str] | None:

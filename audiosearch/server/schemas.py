@@ -229,6 +229,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "mixed_with": _list({"type": "string"}, "Other embedders in the same library."),
             "classifier": _text("What scored the clips."),
             "classifier_hash": _text("SHA-256 of the classifier."),
+            "own_classifiers": _list({"type": "string"}, "Classifiers of the user's own."),
+            "own_classes": _list({"type": "string"}, "Their classes."),
             "created": _text("When, ISO 8601."),
             "updated": _optional(_text("When it was changed last, ISO 8601.")),
             "segments": _whole("Files of scores."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from flask import Flask, abort, request
@@ -38,10 +38,15 @@ class State:
         The library that is shown.
     limits : Limits, optional
         What an upload may be.
+    classifiers : sequence of str
+        Folders of classifiers of the user's own that tag uploads, beside those of the library.
     """
 
-    def __init__(self, library: Library, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self, library: Library, *, limits: Limits | None = None, classifiers: Sequence[str] = ()
+    ) -> None:
         self.library = library
+        self._own = _different([*library.own.folders, *classifiers])
         self._limits = limits or Limits()
         self.uploads = threading.BoundedSemaphore(self._limits.uploads_at_once)
         """One slot is held by each upload; threads must be left for searching."""
@@ -107,6 +112,7 @@ class State:
                 name = self.library.info().embedder
                 settings = AnalyzerSettings(
                     embedder=name if name in available_embedders() else "lite",
+                    own=self._own,
                     memory_limit=self._limits.upload_memory,
                 )
                 self._pool = WorkerPool(
@@ -122,6 +128,18 @@ class State:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.close()
+
+
+def _different(folders: Sequence[str]) -> tuple[str, ...]:
+    """Return folders of classifiers, each classifier once, after a look whether they are usable."""
+    if not folders:
+        return ()
+    from audiosearch.own.classifier import LabClassifier, load_classifiers
+
+    found = {LabClassifier(folder).identity: folder for folder in reversed(folders)}
+    kept = tuple(reversed(found.values()))
+    load_classifiers(kept)
+    return kept
 
 
 def state_of(app: Flask) -> State:
