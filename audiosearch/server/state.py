@@ -46,7 +46,8 @@ class State:
         self, library: Library, *, limits: Limits | None = None, classifiers: Sequence[str] = ()
     ) -> None:
         self.library = library
-        self._own = _different([*library.own.folders, *classifiers])
+        self._classifiers = tuple(classifiers)
+        _different(self._classifiers)  # here, where an error ends the start
         self._limits = limits or Limits()
         self.uploads = threading.BoundedSemaphore(self._limits.uploads_at_once)
         """One slot is held by each upload; threads must be left for searching."""
@@ -112,7 +113,7 @@ class State:
                 name = self.library.info().embedder
                 settings = AnalyzerSettings(
                     embedder=name if name in available_embedders() else "lite",
-                    own=self._own,
+                    own=_different([*self.library.own.folders, *self._classifiers]),
                     memory_limit=self._limits.upload_memory,
                 )
                 self._pool = WorkerPool(
