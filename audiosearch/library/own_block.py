@@ -147,10 +147,10 @@ class OwnBlock:
         """Its recordings as runs of rows."""
         return self.base.runs
 
-    def entries(self, rows: Rows) -> Entries:
+    def entries(self, rows: Rows, *, ordered: bool = True) -> Entries:
         """Return the best classes of some clips; see `Block.entries`."""
         rows = np.asarray(rows, np.int64)
-        offsets, classes, codes = self.base.entries(rows)
+        offsets, classes, codes = self.base.entries(rows, ordered=ordered)
         own = self._own_codes()[:, rows]
         at, places = np.nonzero(own.T >= POSTED_CODE)
         if not len(at):
