@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from library_fixtures import make_library, remove
 
+from audiosearch.labels import load_labels
 from audiosearch.library import compaction, contenders
 from audiosearch.library.compaction import tidy
 from audiosearch.library.filters import Filters
@@ -81,6 +82,21 @@ def test_a_page_is_that_of_scoring_every_clip(
             assert page.total_clips == clips
             if grouped:
                 assert page.total == len(expected)
+
+
+def test_an_or_of_many_terms_that_are_nearly_sure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where rounding decides, equal scores keep the order of the clips."""
+    codes = np.zeros((3000, 527), np.uint8)
+    codes[:, :10] = np.random.default_rng(2).integers(150, 256, (3000, 10))
+    folder = make_library(tmp_path / "lib", [1] * 3000, codes)
+    names = [label.name for label in list(load_labels())[:10]]
+    query = " OR ".join(f'label:"{name}"' for name in names)
+    with Library(folder) as library:
+        whole = [hit.clip for hit in library.search(query, limit=200).hits]
+        monkeypatch.setattr(contenders, "FEW", 10)
+        assert [hit.clip for hit in library.search(query, limit=200).hits] == whole
 
 
 def test_few_clips_are_scored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

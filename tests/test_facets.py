@@ -78,6 +78,45 @@ def test_very_many_clips_are_counted_by_a_sample(
             assert each.count == pytest.approx(exact[each.text], rel=0.5)
 
 
+def test_an_estimate_is_of_recordings_and_no_more_than_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = np.zeros((1000, 527), np.uint8)
+    codes[:, [0, 74]] = 200  # Speech and another class
+    folder = make_library(tmp_path / "lib", [100] * 10, codes)
+    monkeypatch.setattr(facets_module, "FACET_CLIPS", 100)
+    with Library(folder) as library:
+        found = library.facets("speech")
+    assert found.estimated
+    assert [(each.text, each.count) for each in found.classes] == [(load_labels()[74].name, 10)]
+
+
+def test_folded_copies_are_counted_once_whichever_is_asked_first(tmp_path: Path) -> None:
+    codes = np.zeros((4, 527), np.uint8)
+    codes[:3, [0, 74]] = 200
+    codes[3, 0] = 180
+    vectors = np.ones((4, 128), np.int8)
+    for first in (True, False):
+        folder = make_library(tmp_path / f"lib{first}", [1] * 4, codes, vectors)
+        with Library(folder) as library:
+            counts = {}
+            for fold in (first, not first):
+                (found,) = library.facets("speech", fold=fold).classes
+                counts[fold] = found.count
+        assert counts == {True: 1, False: 3}
+
+
+def test_folders_that_differ_in_case_are_one_as_a_query_sees_them(tmp_path: Path) -> None:
+    for name, count in (("Dog", 2), ("dog", 1), ("cat", 1)):
+        write_sounds(tmp_path / "sounds" / name, count, seconds=1.0)
+    audiosearch.index([tmp_path / "sounds"], tmp_path / "library")
+    with Library(tmp_path / "library") as library:
+        folders = library.facets("duration:>0").folders
+        assert sorted(each.count for each in folders) == [1, 3]
+        for each in folders:
+            assert library.search(each.query).total == each.count
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Library]:
     """Real sounds in folders of their own, of three years."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from test_own_classes import trained
 
 import audiosearch as aus
 from audiosearch.errors import LibraryMismatchError, ModelError, QueryError
+from audiosearch.labels import load_labels
 from audiosearch.library.library import Library
 from audiosearch.own.classifier import LabClassifier
 
@@ -251,6 +253,25 @@ def test_the_web_app_and_the_api_know_them(folder, recordings):
             sent = client.post("/api/v1/tag", data={"file": (file, "x.wav"), "top": "20"})
         tags = {tag["label"]: tag["score"] for tag in sent.get_json()["tags"]}
         assert tags["the whistle"] > 0.8
+        app.extensions["audiosearch"].close()
+
+
+def test_the_map_and_likeness_are_of_what_every_library_has(folder):
+    from audiosearch.server import create_app
+
+    with Library(folder) as library:
+        assert library.similar(0, limit=3).hits
+        app = create_app(library)
+        answer = app.test_client().get("/browse/map.json")
+        for _ in range(100):
+            if answer.status_code == 200:
+                break
+            time.sleep(0.1)
+            answer = app.test_client().get("/browse/map.json")
+        found = answer.get_json()
+        assert len(found["clips"]) == library.info().clips
+        names = {label.name for label in load_labels()}
+        assert set(found["labels"]) <= names
         app.extensions["audiosearch"].close()
 
 

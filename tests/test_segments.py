@@ -32,9 +32,10 @@ from audiosearch.errors import (
     LibraryError,
 )
 from audiosearch.labels import load_labels
-from audiosearch.library import compaction, index_building, writer
+from audiosearch.library import compaction, index_building, neighbours, writer
 from audiosearch.library.blocks import entries_of
 from audiosearch.library.compaction import tidy
+from audiosearch.library.corrected_block import stored_codes
 from audiosearch.library.library import Library
 from audiosearch.library.score_columns import current_columns
 from audiosearch.library.segments import Segment
@@ -525,6 +526,21 @@ def test_a_lost_or_broken_index_is_searched_without_and_made_again(
     with Library(damaged) as library:
         assert library.info().recall_at_10 is not None
         assert library.similar(5, limit=90).to_dict() == expected
+
+
+def test_very_many_clips_that_no_index_holds_are_found(
+    damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "_MOST_IN_MEMORY", 20)
+    with Library(damaged) as library:
+        vectors = library.snapshot().parts[0].block.vectors[:1]
+        codes = stored_codes(library.snapshot().parts[0].block, np.array([0]))
+    append(damaged, [1] * 30, np.repeat(codes, 30, axis=0), np.repeat(vectors, 30, axis=0))
+    with Library(damaged) as library:
+        assert library.neighbours(library.snapshot()).facts is not None
+        found = library.similar(0, limit=30)
+    assert {hit.clip for hit in found.hits} == set(range(90, 120))
+    assert min(hit.score for hit in found.hits) == pytest.approx(1.0)
 
 
 def test_the_user_may_choose_the_index(damaged: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import soundfile
 from flask.testing import FlaskClient
 
 import audiosearch as aus
-from audiosearch.errors import LibraryError
+from audiosearch.errors import LibraryError, StorageError
 from audiosearch.jobs.peaks import PeaksOf
 from audiosearch.library.additions import add_sound, added_folder
 from audiosearch.server import create_app
@@ -154,6 +154,36 @@ def test_a_name_cannot_leave_the_folder(library: aus.Library, tmp_path: Path) ->
     clip = add_sound(library, source, name="../../..\\evil<>\n.wav")
     assert Path(clip.recording) == added_folder(library) / "evil.wav"
     assert source.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("狗" * 200 + ".wav", "狗" * 50 + ".wav"), ("a.h5", "a.wav"), ("dog", "dog.wav")],
+)
+def test_any_name_becomes_that_of_a_sound_file(
+    library: aus.Library, tmp_path: Path, name: str, expected: str
+) -> None:
+    source = tmp_path / "upload.wav"
+    source.write_bytes(sound(1.5))
+    clip = add_sound(library, source, name=name)
+    assert Path(clip.recording) == added_folder(library) / expected
+
+
+def test_what_was_indexed_before_something_failed_keeps_its_file(
+    library: aus.Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise StorageError("The disk is full.")
+
+    source = tmp_path / "late.wav"
+    source.write_bytes(sound(1.5))
+    monkeypatch.setattr("audiosearch.library.indexing.tidy", full)
+    with pytest.raises(StorageError):
+        add_sound(library, source, name="late.wav")
+    assert [hit.recording for hit in library.search("path:late").hits] == [
+        str(added_folder(library) / "late.wav")
+    ]
+    assert (added_folder(library) / "late.wav").exists()
 
 
 def test_the_shipped_library_takes_no_sounds(tmp_path: Path) -> None:

@@ -217,6 +217,12 @@ def test_what_is_rejected_in_a_part_of_a_clip_may_be_heard_in_the_rest(library: 
     assert 4 not in clips(library, "dog")
 
 
+def test_a_stretch_that_is_nothing_but_rounding_is_refused(library: Library) -> None:
+    end = library.clip(4).end
+    with pytest.raises(InvalidArgumentError, match="does not lie in"):
+        library.confirm(4, "Dog", start=end + 0.005, end=end + 0.009)
+
+
 def test_the_newest_word_counts(library: Library) -> None:
     library.reject(1, "Dog")
     library.confirm(1, "Dog", start=3, end=5)
@@ -499,6 +505,28 @@ def test_a_merge_brings_labels_along_and_the_newer_word_counts(
     with Library(tmp_path / "both") as both:
         assert clips(both, "confirmed:") == [3, 8]
     assert aus.verify(tmp_path / "both", sounds=False).findings == []
+
+
+def test_of_two_libraries_every_moment_has_the_newer_word_in_any_order(
+    folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    with Library(folder) as first:
+        first.confirm(0, "Dog")
+    with Library(other) as second:
+        second.reject(0, "Dog", start=3, end=4)
+    said = []
+    for number, order in enumerate(([folder, other], [other, folder])):
+        aus.merge(order, tmp_path / f"both{number}")
+        with Library(tmp_path / f"both{number}") as both:
+            said.append([(each.verdict, each.start, each.end) for each in both.labels()])
+    assert said[0] == said[1]
+    assert [each[:2] for each in said[0]] == [
+        ("confirmed", 0.0),
+        ("rejected", 3.0),
+        ("confirmed", 4.0),
+    ]
 
 
 def test_verify_finds_and_repairs_lost_links(folder: Path) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 from pathlib import Path, PureWindowsPath
 
+from audiosearch.audio import AUDIO_EXTENSIONS
 from audiosearch.embedders import available_embedders
-from audiosearch.errors import AudioDecodeError, LibraryError, printable
+from audiosearch.errors import AudioDecodeError, AudioSearchError, LibraryError, printable
 from audiosearch.library.hits import Clip
 from audiosearch.library.indexing import index
 from audiosearch.library.library import Library
-from audiosearch.storage import storage_errors
+from audiosearch.storage import atomic_path, storage_errors
 
 __all__ = ["add_sound", "added_folder"]
 
-_LONGEST_STEM = 100
+_LONGEST_STEM = 150  # bytes; file systems take 255, some of which are the ending's
+_ADDED_LAST = 100
 _MOST_NAMES = 10_000
 
 
@@ -71,34 +74,52 @@ def add_sound(library: Library, source: str | os.PathLike[str], *, name: str) ->
         for skipped in summary.skipped:
             if skipped.path == shown:
                 raise AudioDecodeError(str(target), skipped.reason)
-        for first_clip, _ in library.catalogue.latest(100):
-            clip = library.clip(first_clip)
-            if clip.recording == shown:
-                return clip
-        raise LibraryError(f"{shown} was removed from this library a moment ago.")
+        clip = _clip_of(library, shown)
+        if clip is None:
+            raise LibraryError(f"{shown} was removed from this library a moment ago.")
+        return clip
     except BaseException:
-        target.unlink(missing_ok=True)
+        # What was indexed before something else failed stays, and so does its file.
+        with contextlib.suppress(AudioSearchError):
+            if _clip_of(library, printable(str(target))) is None:
+                target.unlink(missing_ok=True)
         raise
 
 
+def _clip_of(library: Library, shown: str) -> Clip | None:
+    """Return the first clip of a recording that was added a moment ago; None where it was not."""
+    for first_clip, _ in library.catalogue.latest(_ADDED_LAST):
+        clip = library.clip(first_clip)
+        if clip.recording == shown:
+            return clip
+    return None
+
+
 def _copied(source: Path, folder: Path, name: str) -> Path:
-    """Copy a file into a folder under a name that is free there."""
+    """Copy a file into a folder under a name that is free there.
+
+    Its ending is that of a sound; what another says of itself is not what it will be read as.
+    """
     last = PureWindowsPath(name).name
     stem, dot, ending = last.rpartition(".")
     stem, ending = (stem, ending) if dot else (last, "")
-    stem = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]', "", stem).strip(" .")[:_LONGEST_STEM] or "sound"
-    ending = "." + ending.lower() if re.fullmatch(r"[A-Za-z0-9]{1,8}", ending) else source.suffix
+    stem = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]', "", stem).strip(" .")
+    stem = stem.encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore") or "sound"
+    endings = ("." + ending.lower(), source.suffix.lower())
+    ending = next((each for each in endings if each in AUDIO_EXTENSIONS), ".sound")
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(1, _MOST_NAMES):
             target = folder / (f"{stem} {number}{ending}" if number > 1 else f"{stem}{ending}")
             try:
-                with source.open("rb") as old, target.open("xb") as new:
-                    shutil.copyfileobj(old, new, 1 << 20)
-                return target
+                target.open("xb").close()  # the name is taken
             except FileExistsError:
                 continue
-            except OSError:
+            try:
+                with atomic_path(target) as temporary:
+                    shutil.copyfile(source, temporary)
+            except BaseException:
                 target.unlink(missing_ok=True)
                 raise
+            return target
     raise LibraryError(f"{printable(str(folder))} holds too many files called {printable(stem)}.")

@@ -11,7 +11,16 @@ from audiosearch.library.rollup import LEAST_CODE
 from audiosearch.library.runs import Runs
 from audiosearch.library.score_columns import ScoreColumns
 
-__all__ = ["FEWEST_ENTRIES", "POSTED_CODE", "Block", "Entries", "Rows", "entries_of", "posting_of"]
+__all__ = [
+    "FEWEST_ENTRIES",
+    "POSTED_CODE",
+    "Block",
+    "Entries",
+    "Rows",
+    "entries_of",
+    "posting_of",
+    "stored_block",
+]
 
 POSTED_CODE = LEAST_CODE
 """The least score code in posting lists and entries."""
@@ -126,3 +135,10 @@ def posting_of(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     rows = np.flatnonzero(codes >= POSTED_CODE)
     # A stable sort of bytes is a radix sort.
     return rows[np.argsort(255 - codes[rows], kind="stable")].astype(np.uint32)
+
+
+def stored_block(block: Block) -> Block:
+    """Return a block as it is stored, without what the user said of its clips."""
+    while (base := getattr(block, "base", None)) is not None:
+        block = base
+    return block

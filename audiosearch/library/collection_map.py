@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.errors import StorageError
+from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.layout import lay_out
 from audiosearch.library.library import Library
 from audiosearch.library.likeness import Floats, Traits, joined_traits, traits_of
@@ -201,10 +202,13 @@ def _vectors(now: Snapshot, clips: Clips) -> Floats:
 
 
 def _best_classes(now: Snapshot, clips: Clips) -> npt.NDArray[np.int64]:
+    """Return the best class of each clip among AudioSet's, which have a place in the ontology."""
     result = np.zeros(len(clips), np.int64)
     for part in now.parts:
         at = np.flatnonzero((clips >= part.block.first) & (clips < part.block.stop))
         if len(at):
             offsets, classes, _ = part.block.entries(part.block.rows_of(clips[at]))
-            result[at] = classes[offsets[:-1]]
+            known = np.flatnonzero(classes < CLASS_COUNT)
+            first = np.minimum(np.searchsorted(known, offsets[:-1]), len(known) - 1)
+            result[at] = classes[known[first]]
     return result

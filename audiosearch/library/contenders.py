@@ -35,7 +35,7 @@ FEW = 1 << 14
 
 _STRIDE = 61  # of the sample; a prime, so that it does not run with how recordings are cut
 _SURPLUS = 4  # so many more than needed are expected above the first threshold
-_SLACK = 1e-4  # for the rounding of noisy-ors
+_SLACK = 1e-6  # a part, for the rounding of noisy-ors
 
 
 def best_matches(
@@ -95,7 +95,8 @@ def may_reach(node: Node, block: Block, least: float) -> Bools | None:
         known = [mask for mask in masks if mask is not None]
         return functools.reduce(operator.and_, known) if known else None
     if isinstance(node, Either):
-        each = 1 - (1 - least) ** (1 / len(node.parts)) - _SLACK
+        count = len(node.parts)
+        each = 1 - (1 - least + count * _SLACK) ** (1 / count)
         masks = [may_reach(part, block, each) for part in node.parts]
         known = [mask for mask in masks if mask is not None]
         return functools.reduce(operator.or_, known) if len(known) == len(masks) else None

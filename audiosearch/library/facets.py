@@ -136,10 +136,17 @@ class FacetCounter:
         self._folder_ids = np.empty(0, np.int64)
 
     def count(
-        self, query: str, node: Node, now: Snapshot, parts: Sequence[Part], masks: Masks
+        self,
+        query: str,
+        node: Node,
+        now: Snapshot,
+        parts: Sequence[Part],
+        masks: Masks,
+        *,
+        folded: bool,
     ) -> Facets:
-        """Return the facets of the hits of a query."""
-        key = query, node, now.changes, len(parts)
+        """Return the facets of the hits of a query in `parts`, which may be without copies."""
+        key = query, node, now.changes, folded
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -165,19 +172,22 @@ class FacetCounter:
         for part, (rows, scores) in zip(parts, found, strict=True):
             owners = part.block.recordings[rows].astype(np.int64)
             recordings.append(owners[within_spans(scores, spans)])
-            offsets, classes, codes = part.block.entries(rows[::step], ordered=False)
+            # Whole recordings: what is counted are they.
+            one = slice(None) if step == 1 else _every(step, owners)
+            offsets, classes, codes = part.block.entries(rows[one], ordered=False)
             lengths = np.diff(offsets)
             sure = codes >= MATCH_CODE
             if spans:
-                both = np.repeat(scores[::step], lengths) * decode_scores(codes)
+                both = np.repeat(scores[one], lengths) * decode_scores(codes)
                 sure &= within_spans(both, spans)
-            whose = np.repeat(owners[::step], lengths)[sure]
+            whose = np.repeat(owners[one], lengths)[sure]
             classes, codes = classes[sure], codes[sure]
             heard += np.bincount(classes, weights=decode_scores(codes), minlength=len(names))
             if not part.block.single:
                 classes = np.unique(whose * len(names) + classes) % len(names)
             counts += np.bincount(classes, minlength=len(names)) * step
         ids = np.unique(np.concatenate(recordings))
+        counts = np.minimum(counts, len(ids))
 
         def facet(text: str, piece: str, count: int) -> Facet:
             return Facet(text, piece, narrowed(query, node, piece), count)
@@ -231,12 +241,15 @@ class FacetCounter:
         used = {names[i]: int(counts[i]) for i in np.flatnonzero(counts).tolist()}
         if not used:
             return []
-        common = _common([name.split("/") for name in used])
+        common = _common([name.casefold().split("/") for name in used])
         below: dict[str, int] = {}
+        shown: dict[str, str] = {}
         for name, count in used.items():
             parts = name.split("/")
             if len(parts) > len(common):
-                key = "/".join(parts[: len(common) + 1])
+                # As a query sees it: without regard to case.
+                name = "/".join(parts[: len(common) + 1])
+                key = shown.setdefault(name.casefold(), name)
                 below[key] = below.get(key, 0) + count
         best = sorted(below.items(), key=lambda item: (-item[1], item[0]))[:_FOLDERS]
         return [
@@ -261,6 +274,13 @@ class FacetCounter:
                     codes[at] = index.setdefault(folder, len(index)) if slash else -1
                 self._folders, self._folder_ids = (stamp, codes, list(index)), ids
             return self._folder_ids, self._folders[1], self._folders[2]
+
+
+def _every(step: int, owners: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which clips are of every so manieth recording; those of one stand together."""
+    number = np.cumsum(np.diff(owners, prepend=owners[:1]) != 0)
+    chosen: npt.NDArray[np.bool_] = number % step == 0
+    return chosen
 
 
 def _common(paths: list[list[str]]) -> list[str]:

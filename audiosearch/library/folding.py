@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.labels import CLASS_COUNT
-from audiosearch.library.blocks import Block, Rows
+from audiosearch.library.blocks import Block, Rows, stored_block
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.matching import Masks, match
 from audiosearch.library.snapshot import Part, Snapshot
@@ -113,9 +113,10 @@ class Folding:
         """Look for recordings that are equal in all that the library holds of them."""
         prints = []
         for part in now.parts:
-            known = self._prints.get(part.block)
+            stored = stored_block(part.block)  # a label changes no search vector
+            known = self._prints.get(stored)
             if known is None:
-                known = self._prints[part.block] = _prints(part.block)
+                known = self._prints[stored] = _prints(stored)
             prints.append(known if part.removed is None else known.only(part.removed.live))
         if not prints:
             return Copies((), {}, {})

@@ -20,7 +20,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -199,10 +199,16 @@ class LabelTable:
         return True
 
     def put_older(self, said: Statement) -> bool:
-        """Do so unless something newer was said of any of it; return whether it was entered."""
+        """Do so where nothing newer was said; return whether any of it was entered."""
         self._create()
         before = self._overlapping(said.content, said.key, said.start, said.stop)
-        return all(old.added < said.added for _, old in before) and self.put(said)
+        entered, start = False, said.start
+        newer = sorted((old.start, old.stop) for _, old in before if old.added >= said.added)
+        for left, right in [*newer, (said.stop, said.stop)]:
+            if left - start > _SHORTEST:
+                entered |= self.put(replace(said, start=start, stop=left))
+            start = max(start, right)
+        return entered
 
     def take_back(self, content: bytes, key: str, start: float, stop: float) -> int:
         """Forget what was said of a label in a stretch of a sound; return how many entries."""

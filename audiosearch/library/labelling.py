@@ -385,10 +385,12 @@ def _stretch(recording: Recording, change: LabelChange) -> tuple[float, float]:
         stop = change.end - recording.start
     rounding = 0.01  # of times that were printed
     within = -rounding <= start and stop <= length + rounding
+    if within:
+        start, stop = max(start, 0.0), min(stop, length)
     if not (math.isfinite(start) and math.isfinite(stop) and within and stop > start + 0.001):
         first, end = recording.start, recording.start + length
         raise InvalidArgumentError(
             f"The stretch from {start + recording.start:g} to {stop + recording.start:g} s does "
             f"not lie in {recording.name}, which has sound from {first:g} to {end:g} s."
         )
-    return max(start, 0.0), min(stop, length)
+    return start, stop

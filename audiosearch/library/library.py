@@ -145,7 +145,7 @@ class Library(ClipDetails, LabelledLibrary):
         node = parse(query, vocabulary=self.words(corrections))
         masks = Filters(self.facts, now, corrections)
         parts = self._folding.fold(now, node, masks).parts if fold else now.parts
-        return self._facets.count(query, node, now, parts, masks)
+        return self._facets.count(query, node, now, parts, masks, folded=fold)
 
     def complete(self, query: str, *, limit: int = 8) -> list[Completion]:
         """Return what the last words of a query may become, as it is typed.

@@ -132,10 +132,13 @@ def traits_in(places: Sequence[tuple[Block, Rows]]) -> Traits:
     counts = np.concatenate([np.diff(each[0]) for each in entries])
     offsets = np.concatenate(([0], np.cumsum(counts)))
     values = _VALUES[np.concatenate([each[2] for each in entries])]
+    classes = np.concatenate([each[1] for each in entries])
+    own = classes >= CLASS_COUNT
+    if own.any():  # likeness is of what every library has
+        values, classes = np.where(own, 0, values), np.where(own, 0, classes)
     lengths = np.sqrt(_sums(values * values, offsets))
     values = values / np.repeat(np.maximum(lengths, 1e-12), counts)
     shape = (len(counts), CLASS_COUNT)
-    classes = np.concatenate([each[1] for each in entries])
     scores = sparse.csr_matrix((values.astype(np.float32), classes, offsets), shape)
     vectors = [_vectors(block, rows).astype(np.float32) for block, rows in places]
     return Traits(scores, _unit(np.concatenate(vectors)))

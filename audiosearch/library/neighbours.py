@@ -75,6 +75,7 @@ class Neighbours:
         self._basis: Floats | None = None
         self._recent: list[Traits] = []  # one, or none
         self._recent_clips: Clips = np.empty(0, np.int64)
+        self._has_recent = True
         self._recent_live: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
 
     @classmethod
@@ -109,14 +110,15 @@ class Neighbours:
             self._recent = []
             self._recent_clips = np.empty(0, np.int64)
         stop = self._facts.stop if self._facts else 0
-        if now.lengths["clips"] - stop <= _MOST_IN_MEMORY:
+        self._has_recent = now.lengths["clips"] - stop <= _MOST_IN_MEMORY
+        if self._has_recent:
             first = int(self._recent_clips[-1]) + 1 if len(self._recent_clips) else stop
             new = list(live_traits(now.parts, first))
             if new:
                 joined = joined_traits([*self._recent, *(traits for _, traits in new)])
                 self._recent = [joined]
                 self._recent_clips = np.concatenate([self._recent_clips, *(ids for ids, _ in new)])
-        else:  # without an index; they are read at each search
+        else:  # they are read at each search
             self._recent, self._recent_clips = [], np.empty(0, np.int64)
         self._recent_live = live_mask(now.parts, self._recent_clips)
         self._selector = self._removed_selector(now, before)
@@ -158,7 +160,8 @@ class Neighbours:
         if among is not None and len(among) <= _FEW:
             return best_first(among, likeness_of(self._now.parts, among, probe), count)
         covered = self._facts is not None and self._selector is not None
-        if not covered and self._now.live_clips > len(self._recent_clips):
+        whole = self._now.live_clips <= len(self._recent_clips)
+        if not self._has_recent or not (covered or whole):
             return self._exactly(probe, count, among)
         near = np.concatenate([np.empty(0, np.float32), *(r.likeness(probe) for r in self._recent)])
         near[~self._recent_live] = -np.inf

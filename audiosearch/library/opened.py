@@ -34,6 +34,7 @@ class OpenedLibrary(Closing):
         self._reader = Reader(self.folder, self.catalogue)
         self._neighbours = Neighbours(self.folder)
         self._lock = threading.Lock()
+        self._neighbours_lock = threading.Lock()
         self.facts = Facts(self.catalogue)
         self._vocabulary: tuple[object, Vocabulary] | None = None
         self._corrections = Corrections(self.catalogue, 0)
@@ -58,7 +59,8 @@ class OpenedLibrary(Closing):
 
     def neighbours(self, now: Snapshot) -> Neighbours:
         """Return what finds the nearest search vectors of a snapshot."""
-        with self._lock:
+        # A lock of its own: what is loaded first takes a moment, for which no other search waits.
+        with self._neighbours_lock:
             self._neighbours = self._neighbours.following(now)
             return self._neighbours
 
