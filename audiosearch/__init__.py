@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from audiosearch.classifier.training import TrainingConfig, TrainingRun, train
     from audiosearch.errors import AudioSearchError
     from audiosearch.jobs.progress import Progress
+    from audiosearch.library.additions import add_sound
+    from audiosearch.library.collection_map import CollectionMap, collection_map
     from audiosearch.library.duplicates import DuplicateGroup, duplicates
     from audiosearch.library.examples import Example
     from audiosearch.library.hits import (
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         SearchMeasure,
         evaluate_search,
     )
+    from audiosearch.library.statistics import Share, Statistics, statistics
     from audiosearch.library.transfer import (
         ExportSummary,
         ImportSummary,
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AudioSearchError": "errors",
     "Clip": "library.hits",
+    "CollectionMap": "library.collection_map",
     "Correction": "library.hits",
     "DuplicateGroup": "library.duplicates",
     "Evaluation": "classifier.evaluation",
@@ -102,7 +106,9 @@ _HOMES = {
     "SearchEvaluation": "library.search_evaluation",
     "SearchMeasure": "library.search_evaluation",
     "SearchResult": "library.hits",
+    "Share": "library.statistics",
     "Span": "library.hits",
+    "Statistics": "library.statistics",
     "Tag": "library.hits",
     "TagResult": "tagging.tags",
     "TagRules": "tagging.rules",
@@ -111,6 +117,8 @@ _HOMES = {
     "TrainingRun": "classifier.training",
     "UserLabel": "library.hits",
     "Verification": "library.verification",
+    "add_sound": "library.additions",
+    "collection_map": "library.collection_map",
     "default_library": "api",
     "duplicates": "library.duplicates",
     "embed": "api",
@@ -130,6 +138,7 @@ _HOMES = {
     "pack": "library.packing",
     "relocate": "library.relocation",
     "shipped_library": "api",
+    "statistics": "library.statistics",
     "tag": "tagging.tags",
     "tag_batch": "tagging.batch",
     "tag_files": "tagging.tags",
@@ -143,6 +152,7 @@ _HOMES = {
 __all__ = [
     "AudioSearchError",
     "Clip",
+    "CollectionMap",
     "Correction",
     "DuplicateGroup",
     "Evaluation",
@@ -169,7 +179,9 @@ __all__ = [
     "SearchEvaluation",
     "SearchMeasure",
     "SearchResult",
+    "Share",
     "Span",
+    "Statistics",
     "Tag",
     "TagResult",
     "TagRules",
@@ -179,6 +191,8 @@ __all__ = [
     "UserLabel",
     "Verification",
     "__version__",
+    "add_sound",
+    "collection_map",
     "default_library",
     "duplicates",
     "embed",
@@ -198,6 +212,7 @@ __all__ = [
     "pack",
     "relocate",
     "shipped_library",
+    "statistics",
     "tag",
     "tag_batch",
     "tag_files",

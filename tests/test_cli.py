@@ -100,6 +100,16 @@ def test_every_embedder_can_be_chosen() -> None:
         assert tuple(option.type.choices) == available_embedders()
 
 
+def test_every_order_can_be_chosen() -> None:
+    from audiosearch.library.ordering import ORDERS
+
+    command = cli.get_command(click.Context(cli), "search")
+    assert command is not None
+    (option,) = [param for param in command.params if param.name == "order"]
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == ORDERS
+
+
 def test_help_imports_nothing_heavy() -> None:
     heavy = {"numpy", "scipy", "pandas", "flask", "onnxruntime", "faiss", "h5py", "tensorflow"}
     assert not heavy & modules_after("--help")

@@ -239,6 +239,21 @@ def test_search_pages_do_not_overlap(invoke: Invoke, library_folder: Path) -> No
     assert len(set(every)) == 12
 
 
+def test_search_lists_hits_in_another_order(invoke: Invoke, library_folder: Path) -> None:
+    def hits(*options: str) -> list[dict[str, object]]:
+        command = ("search", "duration:>0", *options, "--library", library_folder, "--json")
+        return json.loads(invoke(*command).out)["hits"]
+
+    best, by_path = hits(), hits("--order", "path")
+    assert [hit["score"] for hit in best] == sorted((hit["score"] for hit in best), reverse=True)
+    paths = [str(hit["recording"]) for hit in by_path]
+    assert paths == sorted(paths)
+    assert paths != [hit["recording"] for hit in best]
+    wrong = invoke("search", "Speech", "--order", "best", "--library", library_folder)
+    assert wrong.code == 2
+    assert "newest" in wrong.err
+
+
 def test_search_past_the_end_says_so(invoke: Invoke, library_folder: Path) -> None:
     done = invoke("search", "speech", "--library", library_folder, "--offset", 10000)
     assert done.code == 0

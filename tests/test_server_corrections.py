@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from conftest import Outcome
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import audiosearch as aus
 from audiosearch.server import create_app
+
+Invoke = Callable[..., Outcome]
 
 
 @pytest.fixture
@@ -197,3 +203,31 @@ def test_the_download_is_the_training_set(
     assert Path(rows[0]["path"]).name == Path(library.clip(1).recording).name
     (tmp_path / "back.csv").write_bytes(answer.data)
     assert aus.import_labels(tmp_path / "back.csv", library).unchanged == 2
+
+
+def test_the_download_is_a_training_set_for_the_lab(invoke: Invoke, tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    time = np.arange(16_000 * 2) / 16_000
+    for number in range(4):
+        tone = 0.3 * np.sin(2 * np.pi * (300 + 40 * number) * time)
+        soundfile.write(tmp_path / f"tone {number}.wav", tone, 16_000)
+        soundfile.write(tmp_path / f"noise {number}.wav", random.normal(0, 0.1, len(time)), 16_000)
+    aus.index(sorted(tmp_path.glob("*.wav")), tmp_path / "library")
+    with aus.open_library(tmp_path / "library") as library:
+        client = create_app(library).test_client()
+        for hit in library.search("duration:>0", order="path").hits:
+            label = "my beep" if "tone" in hit.recording else "my whirr"
+            assert say(client, add=f"{hit.clip}:::", label=label).status_code == 200
+        answer = client.get("/corrections.csv")
+    assert "labels.csv" in answer.headers["Content-Disposition"]
+    (tmp_path / "labels.csv").write_bytes(answer.data)
+    inspected = invoke("lab", "inspect", tmp_path / "labels.csv", "--json")
+    assert inspected.code == 0, inspected.err
+    assert json.loads(inspected.out)["classes"] == {"my beep": 4, "my whirr": 4}
+    options = ("--validation", "0", "--cache", tmp_path / "cache", "--out", tmp_path / "own")
+    trained = invoke("lab", "train", tmp_path / "labels.csv", *options)
+    assert trained.code == 0, trained.err
+    tone = 0.3 * np.sin(2 * np.pi * 380 * time)
+    soundfile.write(tmp_path / "new.wav", tone, 16_000)
+    done = invoke("lab", "predict", tmp_path / "own", tmp_path / "new.wav", "--json")
+    assert json.loads(done.out)["labels"][0]["label"] == "my beep"

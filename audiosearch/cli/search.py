@@ -62,6 +62,13 @@ class QueryCommand(click.Command):
 @library_option(falls_back=True)
 @limit_option
 @offset_option
+@click.option(
+    "--order",
+    # A test compares the choices with those of `Library.search`.
+    type=click.Choice(["score", "newest", "path", "longest", "shortest"]),
+    default="score",
+    help="What comes first: the best score, the file changed last, the path, the length.",
+)
 @click.option("--fold", is_flag=True, help="Show recordings that are exact copies once.")
 @ungrouped_option
 @json_option
@@ -70,11 +77,12 @@ def command(
     library: Path | None,
     limit: int,
     offset: int,
+    order: str,
     fold: bool,
     ungrouped: bool,
     as_json: bool,
 ) -> None:
-    """Find the recordings in which QUERY is heard, best first.
+    """Find the recordings in which QUERY is heard, best first or as --order says.
 
     QUERY is words for sounds ("car", "dogs", "police car"), all of which must be heard. -music
     leaves music out; OR, (brackets) and "quotes" join; path:, duration:, year:, score:, label: and
@@ -83,7 +91,9 @@ def command(
     """
     text = " ".join(query)
     with opened(library) as lib:
-        result = lib.search(text, limit=limit, offset=offset, fold=fold, grouped=not ungrouped)
+        result = lib.search(
+            text, limit=limit, offset=offset, fold=fold, grouped=not ungrouped, order=order
+        )
         if as_json:
             echo_json(result.to_dict())
             return
