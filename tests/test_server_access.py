@@ -19,6 +19,7 @@ from conftest import Outcome
 from flask.testing import FlaskClient
 from server_fixtures import ScriptedLibrary, served, sound, video
 
+import audiosearch as aus
 from audiosearch.errors import InvalidArgumentError, ServerError
 from audiosearch.server import create_app, serve
 from audiosearch.server.access import access_of
@@ -190,6 +191,68 @@ def test_token_and_users_go_together(library: ScriptedLibrary, users: Path) -> N
     headers = {"Authorization": f"Bearer {TOKEN}"}
     assert client.get("/api/v1/search?q=Car", headers=headers).status_code == 200
     assert sign_in(client) == 303
+
+
+# --- Listeners --------------------------------------------------------------------------------
+
+
+def test_listener_may_search_and_hear_and_nothing_else(library_folder: Path, users: Path) -> None:
+    add_user(users, "eve", PASSWORD, listener=True)
+    with aus.open_library(library_folder) as library:
+        app = create_app(library, users=users)
+        client = app.test_client()
+        assert sign_in(client, "eve") == 303
+        file = next(hit for hit in library.search("path:tone.wav").hits)
+        assert client.get(f"/clips/{file.clip}/audio.wav").status_code == 200
+        for path in ("/", "/?q=Speech", "/clip/1", "/example", "/corrections"):
+            answer = client.get(path)
+            assert answer.status_code == 200, path
+            # Nothing is offered that would be refused.
+            assert 'type="file"' not in answer.text, path
+            assert 'form="say"' not in answer.text, path
+        token = re.search(r'csrf-token" content="([^"]+)"', client.get("/").text)
+        assert token
+        headers = {"X-CSRF-Token": token[1]}
+        refused = set()
+        for rule in app.url_map.iter_rules():
+            path = re.sub(r"<[^>]*>", "1", rule.rule)
+            for method in (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}:
+                if rule.rule not in ("/sign-in", "/sign-out"):
+                    answer = client.open(path, method=method, headers=headers)
+                    assert answer.status_code == 403, path
+                    assert "not send sounds" in answer.text.replace("&#39;", "'")
+                    refused.add(rule.rule)
+        assert {"/labels", "/examples/add", "/examples", "/api/v1/labels"} <= refused
+        # Who is no listener any more may label with the next request.
+        add_user(users, "eve", PASSWORD)
+        assert sign_in(client, "eve") == 303
+        assert 'form="say"' in client.get("/clip/1").text
+        token = re.search(r'csrf-token" content="([^"]+)"', client.get("/").text)
+        assert token
+        headers = {"X-CSRF-Token": token[1]}
+        answer = client.post("/labels.json", data={"confirm": "1:::Car"}, headers=headers)
+        assert answer.status_code == 200
+
+
+def test_listener_is_written_by_the_command(
+    tmp_path: Path, command_environment: dict[str, str], invoke: Callable[..., Outcome]
+) -> None:
+    path = tmp_path / "people"
+    command = [sys.executable, "-m", "audiosearch", "serve", "--users", path, "--add-user", "eve"]
+    done = subprocess.run(
+        [*command, "--listener"],
+        input=f"{PASSWORD}\n",
+        env=command_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert path.read_text(encoding="utf-8").endswith(":listener\n")
+    users = Users(path)
+    assert users.listens("eve")
+    assert users.check("eve", PASSWORD)
+    assert invoke("serve", "--listener").code == 2
 
 
 # --- Every route ------------------------------------------------------------------------------

@@ -205,6 +205,36 @@ def test_the_download_is_the_training_set(
     assert aus.import_labels(tmp_path / "back.csv", library).unchanged == 2
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://example.org"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Referer": "http://localhost/clip/1"},
+    ],
+)
+def test_a_label_needs_a_page_of_this_server(
+    client: FlaskClient, library: aus.Library, headers: dict[str, str]
+) -> None:
+    for path in ("/labels", "/labels.json"):
+        answer = client.post(path, data={"confirm": "1:::Car"}, headers=headers)
+        assert answer.status_code == 403, path
+    body = {"clip": 1, "label": "Car", "action": "confirm"}
+    assert client.post("/api/v1/labels", json=body, headers=headers).status_code == 403
+    assert library.labels() == []
+
+
+def test_a_label_is_short_and_its_clip_there(client: FlaskClient, library: aus.Library) -> None:
+    assert say(client, add="1:::", label="x" * 100).status_code == 200
+    too_long = say(client, add="1:::", label="x" * 101)
+    assert too_long.status_code == 400
+    assert "1 to 100 characters" in too_long.json["error"]
+    assert say(client, add="1:::", label="x" * 300_000).status_code == 413
+    assert say(client, add=f"{10**17}:::", label="x").status_code == 404
+    assert len(library.labels()) == 1
+
+
 def test_the_download_is_a_training_set_for_the_lab(invoke: Invoke, tmp_path: Path) -> None:
     random = np.random.default_rng(6)
     time = np.arange(16_000 * 2) / 16_000

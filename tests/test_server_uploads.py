@@ -30,6 +30,10 @@ def library(folder: Path) -> Iterator[aus.Library]:
         yield library
 
 
+UPLOADS = ("/api/v1/tag", "/api/v1/similar", "/examples.json", "/examples/peaks.json",
+           "/examples/add.json")  # fmt: skip
+
+
 def upload(client: FlaskClient, content: bytes, to: str, **options: object):
     return client.post(to, data={"file": (io.BytesIO(content), "a.wav")}, **options)
 
@@ -42,7 +46,7 @@ def test_sound_longer_than_the_limit_is_refused(library: aus.Library, folder: Pa
     client = app.test_client()
     try:
         long = (folder / "sounds" / "noise.wav").read_bytes()  # 25 s
-        for to in ("/api/v1/tag", "/api/v1/similar", "/examples.json"):
+        for to in UPLOADS:
             answer = upload(client, long, to)
             assert answer.status_code == 422
             assert "longer than 20 s" in answer.text
@@ -60,9 +64,9 @@ def test_uploads_of_a_client_are_limited_and_told_when_to_come_again(
     client = create_app(library, limits=Limits(uploads_a_minute=3)).test_client()
     for to in ("/api/v1/tag", "/api/v1/similar", "/examples"):
         assert client.post(to).status_code == 400
-    for to in ("/api/v1/tag", "/api/v1/similar", "/examples", "/examples.json"):
+    for to in (*UPLOADS, "/examples/add"):
         answer = upload(client, b"x" * 100, to)
-        assert answer.status_code == 429
+        assert answer.status_code == 429, to
         assert 1 <= int(answer.headers["Retry-After"]) <= 20
     # Another client, and everything that is no upload, goes on.
     other = {"REMOTE_ADDR": "192.0.2.9"}
@@ -77,19 +81,36 @@ def test_only_uploads_may_be_long(library: aus.Library) -> None:
     headers = {"Authorization": "Bearer secret"}
     body = b"x" * 300_000
     assert client.post("/api/v1/labels", data=body, headers=headers).status_code in (413, 415)
+    assert client.post("/labels.json", data=long, headers=headers).status_code == 413
     assert client.post("/health", data=body, headers=headers).status_code == 405
 
 
 def test_unknown_visitor_cannot_upload(library: aus.Library) -> None:
     client = create_app(library, token="secret").test_client()
-    for to in ("/api/v1/tag", "/api/v1/similar", "/examples"):
+    for to in (*UPLOADS, "/examples/add"):
         assert upload(client, b"x" * 300_000, to).status_code == 401
+    for to in ("/labels", "/labels.json"):
+        assert client.post(to, data={"confirm": "0:::Car"}).status_code == 401
+    assert library.labels() == []
 
 
 def test_file_larger_than_the_limit_is_a_problem(library: aus.Library) -> None:
     client = create_app(library, limits=Limits(upload_bytes=100_000)).test_client()
     answer = upload(client, b"x" * 200_000, "/api/v1/tag")
     assert (answer.status_code, answer.mimetype) == (413, "application/problem+json")
+    for to in UPLOADS:
+        assert upload(client, b"x" * 200_000, to).status_code == 413, to
+    assert not (Path(library.folder) / "added").exists()
+
+
+def test_every_upload_takes_one_of_the_places_of_the_server(library: aus.Library) -> None:
+    app = create_app(library, limits=Limits(uploads_at_once=1))
+    client = app.test_client()
+    with state_of(app).uploads:
+        for to in UPLOADS:
+            answer = upload(client, b"x" * 100, to)
+            assert answer.status_code == 503, to
+            assert int(answer.headers["Retry-After"]) > 0
 
 
 # --- Files by number only ---------------------------------------------------------------------

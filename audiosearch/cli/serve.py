@@ -55,6 +55,11 @@ __all__ = ["command"]
     "or read from stdin.",
 )
 @click.option(
+    "--listener",
+    is_flag=True,
+    help="With --add-user: one who may search and listen, and not send sounds or change labels.",
+)
+@click.option(
     "--proxy",
     metavar="ADDRESS",
     show_default="none",
@@ -72,6 +77,7 @@ def command(
     token: str | None,
     users: Path | None,
     add_user: str | None,
+    listener: bool,
     proxy: str | None,
     get_path: str | None,
     classifiers: tuple[Path, ...],
@@ -83,7 +89,9 @@ def command(
     with --classifier too, and with the classifiers that the library keeps.
     """
     if add_user is not None:
-        return enter_user(users, add_user)
+        return enter_user(users, add_user, listener=listener)
+    if listener:
+        raise click.UsageError("--listener goes with --add-user NAME.")
     with opened(library) as lib:
         if get_path is not None:
             return print_page(lib, get_path)

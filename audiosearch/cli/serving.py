@@ -54,7 +54,7 @@ def token_for(
     return chosen
 
 
-def enter_user(users: Path | None, name: str) -> int:
+def enter_user(users: Path | None, name: str, *, listener: bool) -> int:
     """Add a user to a users file with a password that is asked for, and return the exit code."""
     from audiosearch.server.users import add_user
 
@@ -64,7 +64,7 @@ def enter_user(users: Path | None, name: str) -> int:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
         password = sys.stdin.readline().rstrip("\n")
-    is_new = add_user(users, name, password)
+    is_new = add_user(users, name, password, listener=listener)
     click.echo(f"{name} {'was added to' if is_new else 'has a new password in'} {users}.")
     return EXIT_OK
 

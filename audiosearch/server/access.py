@@ -95,7 +95,7 @@ class Access:
     def register(self, app: Flask) -> None:
         """Put the pages on `app`, and tell its templates who is signed in."""
         app.extensions["audiosearch.access"] = self
-        app.jinja_env.globals.update(signed_in=signed_in)
+        app.jinja_env.globals.update(signed_in=signed_in, listens_only=self.listens_only)
         app.register_blueprint(blueprint)
 
     def check(self) -> BaseResponse | None:
@@ -144,6 +144,16 @@ class Access:
             self.sessions.end(secret)
             return None
         return found
+
+    def listens_only(self) -> bool:
+        """Tell whether this request's user may search and hear, and nothing more."""
+        session: Session | None = g.get("session")
+        return (
+            session is not None
+            and session.user is not None
+            and self.users is not None
+            and self.users.listens(session.user)
+        )
 
     def sign_in(self, name: str, secret: str) -> tuple[str | None, str] | None:
         """Return user and proof of somebody who shows the right secret, else None.

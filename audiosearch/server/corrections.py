@@ -32,7 +32,7 @@ from audiosearch.library.hits import Clip, Hit, Tag, UserLabel
 from audiosearch.library.label_files import export_labels
 from audiosearch.library.label_table import Verdict
 from audiosearch.library.labelling import LabelChange
-from audiosearch.server.access import local
+from audiosearch.server.access import access_of, local
 from audiosearch.server.pages import wants_json
 from audiosearch.server.state import library_of, no_such, whole_number
 
@@ -119,6 +119,7 @@ def corrections() -> BaseResponse:
             name: sum(one.verdict == name for one in every) for name in ("confirmed", "rejected")
         },
         library_folder=str(library.folder),
+        shipped=library.shipped,
         waiting=library.corrections().waiting(),
         twin=url_for("corrections.corrections_json", **values, offset=offset or None),
     )
@@ -163,8 +164,8 @@ def _change() -> tuple[str, LabelChange]:
 
 
 def _takes_labels() -> bool:
-    """Tell whether the library may be labelled; the one that is shipped may not."""
-    return not library_of(current_app).shipped
+    """Tell whether this user may label the library; the one that is shipped takes none."""
+    return not library_of(current_app).shipped and not access_of(current_app).listens_only()
 
 
 def _said_of(item: Hit | Clip, tag: Tag) -> str | None:

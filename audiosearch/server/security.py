@@ -44,6 +44,9 @@ _OPEN_ENDPOINTS = frozenset(
     {"api.health", "pages.health", "pages.favicon", "static", "security.sign_in"}
 )
 
+# What concerns nobody but whoever asks.
+_OWN_ENDPOINTS = frozenset({"security.sign_in", "security.sign_out"})
+
 
 def is_loopback(host: str) -> bool:
     """Tell whether `host` can be reached from this machine only."""
@@ -87,6 +90,12 @@ def protect(app: Flask, access: Access, *, host: str | None) -> None:
             sent_on = access.check()
             if sent_on is not None:
                 return sent_on
+        if changes and request.endpoint not in _OWN_ENDPOINTS and access.listens_only():
+            abort(
+                403,
+                "You may search and listen here, but not send sounds or change labels. Ask whoever "
+                "runs this server.",
+            )
         limits.limit_uploads()
         # Without a view there is nothing to protect, and a better answer: 404 or 405.
         if changes and request.endpoint and "bearer" not in g:

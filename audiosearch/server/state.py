@@ -75,12 +75,7 @@ class State:
         pool = self._workers()
         # No more is decoded than tells that it is too long.
         found = pool.analyze(Segment(path, 0.0, longest + 1.0))
-        if found.duration > longest:
-            raise AudioError(
-                path,
-                f"It is longer than {longest:,g} s, the longest sound that is taken. "
-                "Give a shorter piece of it.",
-            )
+        self._refuse_long(path, found.duration)
         return found
 
     def peaks(self, path: str) -> Peaks:
@@ -89,18 +84,28 @@ class State:
         Raises
         ------
         AudioError
-            When the file cannot be used.
+            When the file cannot be used, or is longer than the limit.
         """
         from audiosearch.jobs.peaks import PeaksOf
 
-        chore = PeaksOf(path, self._limits.upload_seconds)
+        chore = PeaksOf(path, self._limits.upload_seconds + 1.0)
         for done in self._workers().unordered([chore], tick=1.0):
             if done is not None:
                 if isinstance(done[1], AudioError):
                     raise done[1]
                 result: Peaks = done[1]
+                self._refuse_long(path, result.duration)
                 return result
         raise AudioError(path, "Its waveform could not be found.")
+
+    def _refuse_long(self, path: str, seconds: float) -> None:
+        longest = self._limits.upload_seconds
+        if seconds > longest:
+            raise AudioError(
+                path,
+                f"It is longer than {longest:,g} s, the longest sound that is taken. "
+                "Give a shorter piece of it.",
+            )
 
     def _workers(self) -> WorkerPool:
         """Return the processes, started where there are none yet."""

@@ -2,11 +2,13 @@
 
 ::
 
-    # name:hash
+    # name:hash, or name:hash:listener
     ada:scrypt:32768:8:1$...
+    eve:scrypt:32768:8:1$...:listener
 
-`add_user` writes such a line. The file is read again when it changes; a user whose line is gone, or
-whose password was changed, is signed out with the next request.
+A listener may search and hear everything, and change nothing. `add_user` writes such a line. The
+file is read again when it changes; a user whose line is gone, or whose password was changed, is
+signed out with the next request.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import secrets
 import threading
 import unicodedata
 from pathlib import Path
+from typing import NamedTuple
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
@@ -33,6 +36,12 @@ _LONGEST_PASSWORD = 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _HASH = re.compile(r"scrypt:(\d{1,8}):(\d{1,3}):(\d{1,3})\$[^$\s]{8,}\$[0-9a-f]{128}")
 _MOST_MEMORY = 256 * 2**20
+_LISTENER = ":listener"
+
+
+class _User(NamedTuple):
+    hash: str
+    listens: bool
 
 
 class Users:
@@ -55,7 +64,7 @@ class Users:
         # Checking a password takes 32 MB and a tenth of a second: one at a time.
         self._checking = threading.Lock()
         self._stamp: tuple[int, int, int] | None = None
-        self._hashes: dict[str, str] = {}
+        self._known: dict[str, _User] = {}
         if not self._current():
             raise ServerError(
                 f"{printable(str(self.path))} names no user. Add one: "
@@ -64,28 +73,34 @@ class Users:
 
     def proof(self, name: str) -> str | None:
         """Return what a session of a user rests on; None where there is no such user."""
-        return self._current().get(name)
+        known = self._current().get(name)
+        return known.hash if known else None
+
+    def listens(self, name: str) -> bool:
+        """Tell whether a user may only search and hear; so may one that there is not."""
+        known = self._current().get(name)
+        return known is None or known.listens
 
     def check(self, name: str, password: str) -> str | None:
         """Return the `proof` of a user who knows the password, else None.
 
         It takes as long for a name that there is not.
         """
-        known = self._current().get(name)
+        known = self.proof(name)
         if len(password) > _LONGEST_PASSWORD:
             return None
         with self._checking:
             right = check_password_hash(known or _nobody(), _same(password))
         return known if right and known is not None else None
 
-    def _current(self) -> dict[str, str]:
-        """Return the hashes by name, read again where the file changed."""
+    def _current(self) -> dict[str, _User]:
+        """Return the users by name, read again where the file changed."""
         with self._lock:
             try:
                 state = self.path.stat()
                 stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
                 if stamp != self._stamp:
-                    self._hashes = _read(self.path)
+                    self._known = _read(self.path)
                     self._stamp = stamp
             except FileNotFoundError:
                 if self._stamp is None:
@@ -94,18 +109,29 @@ class Users:
                         f"audiosearch serve --users {printable(str(self.path))} --add-user NAME"
                     ) from None
                 # A file that was deleted lets nobody in.
-                self._hashes, self._stamp = {}, (0, 0, 0)
+                self._known, self._stamp = {}, (0, 0, 0)
             except OSError as error:
                 raise ServerError(
                     f"{printable(str(self.path))} cannot be read: {error.strerror}."
                 ) from error
-            return self._hashes
+            return self._known
 
 
-def add_user(path: str | os.PathLike[str], name: str, password: str) -> bool:
+def add_user(
+    path: str | os.PathLike[str], name: str, password: str, *, listener: bool = False
+) -> bool:
     """Add a user to a users file, or give one a new password; the file is made where needed.
 
     Nobody but its owner can read the file then.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    name, password : str
+        The user's.
+    listener : bool
+        Whether the user may only search and hear; a user who is there already becomes what is said.
 
     Returns
     -------
@@ -135,7 +161,7 @@ def add_user(path: str | os.PathLike[str], name: str, password: str) -> bool:
     if target.exists():
         _read(target)
         lines = target.read_text(encoding="utf-8").splitlines()
-    line = f"{name}:{generate_password_hash(_same(password))}"
+    line = f"{name}:{generate_password_hash(_same(password))}{_LISTENER if listener else ''}"
     kept = [each for each in lines if each.partition(":")[0].strip() != name]
     with atomic_path(target, private=True) as temporary:
         temporary.write_text("\n".join([*kept, line]) + "\n", encoding="utf-8")
@@ -153,8 +179,8 @@ def _nobody() -> str:
     return generate_password_hash(secrets.token_urlsafe(16))
 
 
-def _read(path: Path) -> dict[str, str]:
-    hashes: dict[str, str] = {}
+def _read(path: Path) -> dict[str, _User]:
+    users: dict[str, _User] = {}
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -163,11 +189,14 @@ def _read(path: Path) -> dict[str, str]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, _, hashed = (part.strip() for part in line.partition(":"))
+        listens = hashed.endswith(_LISTENER)
+        hashed = hashed.removesuffix(_LISTENER)
         cost = _HASH.fullmatch(hashed)
-        if not _NAME.fullmatch(name) or not cost or name in hashes:
+        if not _NAME.fullmatch(name) or not cost or name in users:
             raise ServerError(
                 f"{printable(str(path))}, line {number}: a line is a name that stands once, a "
-                "colon and the hash of a password. Let the line be written: "
+                "colon and the hash of a password, for a listener followed by ':listener'. Let it "
+                "be written: "
                 f"audiosearch serve --users {printable(str(path))} --add-user NAME"
             )
         n, r, p = map(int, cost.groups())
@@ -175,5 +204,5 @@ def _read(path: Path) -> dict[str, str]:
             raise ServerError(
                 f"{printable(str(path))}, line {number}: the cost of the hash is not usable."
             )
-        hashes[name] = hashed
-    return hashes
+        users[name] = _User(hashed, listens)
+    return users
