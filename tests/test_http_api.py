@@ -320,6 +320,16 @@ def test_shipped_library_takes_no_labels() -> None:
         (b"[" * 100_000, "application/json", 400),
         (b"{}", "application/json", 400),
         (b'{"clip": "0", "label": "Dog", "action": "confirm"}', "application/json", 400),
+        (
+            b'{"clip": 1' + b"0" * 400 + b', "label": "Dog", "action": "confirm"}',
+            "application/json",
+            400,
+        ),
+        (
+            b'{"clip": 0, "label": "Dog", "action": "confirm", "start": 1' + b"0" * 400 + b"}",
+            "application/json",
+            400,
+        ),
         (b'{"clip": true, "label": "Dog", "action": "confirm"}', "application/json", 400),
         (b'{"clip": 0, "label": "Dog", "action": "shout"}', "application/json", 400),
         (b'{"clip": 0, "label": "Dog", "action": "confirm", "x": 1}', "application/json", 400),

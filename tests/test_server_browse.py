@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from werkzeug.test import TestResponse
 import audiosearch as aus
 from audiosearch.labels import load_labels
 from audiosearch.server import create_app
+from audiosearch.server.background import Background
 
 PAGES = ("", "/map", "/random?seed=1", "/recent", "/duplicates", "/statistics")
 
@@ -182,3 +184,36 @@ def test_numbers_are_those_of_the_library(client: FlaskClient, library: aus.Libr
     row = page[page.index("Heard in most") :]
     assert f">{best['name']}</a>" in row
     assert f"<td>{best['recordings']}</td>" in row
+
+
+def test_while_a_newer_answer_is_made_the_last_one_is_shown() -> None:
+    go, made = threading.Event(), []
+
+    def make() -> str:
+        if made:
+            assert go.wait(20)
+        made.append(len(made))
+        return f"answer {len(made)}"
+
+    background: Background[str] = Background(make)
+    assert background.get("one", wait=20) == "answer 1"
+    for key in ("two", "three", "four"):  # a library that changes all the time
+        assert background.get(key) == "answer 1"
+    go.set()
+    assert background.get("four", wait=20) == f"answer {len(made)}"
+    assert len(made) in (2, 3)  # one for each key that was begun
+
+
+def test_what_cannot_be_made_is_said_once_and_tried_again() -> None:
+    tries = []
+
+    def make() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            raise RuntimeError("not now")
+        return "made"
+
+    background: Background[str] = Background(make)
+    with pytest.raises(RuntimeError, match="not now"):
+        background.get("key", wait=20)
+    assert background.get("key", wait=20) == "made"

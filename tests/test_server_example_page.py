@@ -206,3 +206,10 @@ def test_another_site_cannot_add(client: FlaskClient, library: aus.Library) -> N
         answer = client.post("/examples/add", data=sent(sound(1.5)), headers=headers)
         assert answer.status_code == 403
     assert not added_folder(library).exists()
+
+
+@pytest.mark.parametrize("field", ["also", "unlike"])
+def test_an_example_that_names_no_clip_is_not_found(client: FlaskClient, field: str) -> None:
+    answer = client.post("/examples", data=sent(sound(1.5)) | {field: "999999"})
+    assert answer.status_code == 404
+    assert "999999" in answer.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -32,7 +33,9 @@ class Background(Generic[Answer]):
         self._error: Exception | None = None
 
     def get(self, key: str, *, wait: float = 0.0) -> Answer | None:
-        """Return the answer, or None while it is being made.
+        """Return the answer, or None while the first is being made.
+
+        While a newer one is being made, the last one is the answer.
 
         Parameters
         ----------
@@ -46,22 +49,24 @@ class Background(Generic[Answer]):
         Exception
             What making it raised; the next call tries again.
         """
-        with self._lock:
-            if self._key == key and self._error is None and self._answer is not None:
+        until = time.monotonic() + wait
+        while True:
+            with self._lock:
+                if self._key == key:
+                    error, self._error = self._error, None
+                    if error is not None:
+                        self._key = None
+                        raise error
+                    return self._answer
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = threading.Thread(target=self._run, args=(key,), daemon=True)
+                    self._thread.start()
+                thread = self._thread
+            left = until - time.monotonic()
+            if left <= 0:
                 return self._answer
-            error, self._error = self._error, None
-            if error is not None and self._key == key:
-                self._key = None
-                raise error
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, args=(key,), daemon=True)
-                self._thread.start()
-            thread = self._thread
-        thread.join(wait)
-        with self._lock:
-            if self._key == key and self._error is None:
-                return self._answer
-            return None
+            # It may be making the answer to an earlier key: that is not all that was waited for.
+            thread.join(left)
 
     def _run(self, key: str) -> None:
         answer, error = None, None
@@ -71,4 +76,5 @@ class Background(Generic[Answer]):
             _log.warning("%s", raised)
             error = raised
         with self._lock:
-            self._key, self._answer, self._error = key, answer, error
+            self._key, self._error = key, error
+            self._answer = self._answer if answer is None else answer

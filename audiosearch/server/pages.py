@@ -20,7 +20,7 @@ from flask import (
 )
 from werkzeug.wrappers import Response as BaseResponse
 
-from audiosearch.errors import AudioError, InvalidArgumentError, QueryError
+from audiosearch.errors import AudioError, InvalidArgumentError, LibraryError, QueryError
 from audiosearch.library.examples import Example
 from audiosearch.library.hits import Clip, SearchResult
 from audiosearch.server import clip_page, examples, search_page
@@ -158,6 +158,11 @@ def example() -> BaseResponse:
         return _refusal(400, str(error))
     except InvalidArgumentError as error:
         return _refusal(400, str(error))
+    except LibraryError as error:
+        # A damaged or busy library has errors of classes of their own.
+        if type(error) is not LibraryError:
+            raise
+        return _refusal(404, str(error))
     except AudioError as error:
         return _refusal(422, f"{examples.shown_name(upload.filename)}: {error.reason}")
     if wants_json():

@@ -14,6 +14,7 @@ from werkzeug.datastructures import MultiDict
 
 __all__ = ["Parameter", "read_form", "read_json", "read_query"]
 
+_EXACT = 2**53
 _WHOLE = re.compile(r"-?\d{1,19}", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,30}(\.\d{1,30})?([eE][+-]?\d{1,3})?", re.ASCII)
 # What signs somebody in may stand in any URL; see `audiosearch.server.access`.
@@ -68,8 +69,8 @@ class Parameter:
 
     def of_json(self, value: Any) -> Any:
         """Return a value of a JSON object; answer 400 where it cannot be."""
-        if self.schema["type"] == "number" and isinstance(value, int):
-            value = value if isinstance(value, bool) else float(value)
+        if self.schema["type"] == "number" and type(value) is int and abs(value) <= _EXACT:
+            value = float(value)
         return self._checked(value, self.schema)
 
     def default(self) -> Any:
@@ -90,7 +91,8 @@ class Parameter:
                 self._refuse(schema)
         else:
             low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
-            if not (math.isfinite(value) and low <= value <= high):
+            # A whole number of any length can be compared, but not always turned into another.
+            if not (low <= value <= high and (isinstance(value, int) or math.isfinite(value))):
                 self._refuse(schema)
         return value
 
