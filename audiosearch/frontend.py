@@ -27,7 +27,15 @@ import numpy as np
 from audiosearch.audio import SAMPLE_RATE
 from audiosearch.errors import InvalidArgumentError
 
-__all__ = ["MEL_BANDS", "PATCH_FRAMES", "PATCH_SECONDS", "log_mel", "mel_matrix", "patches"]
+__all__ = [
+    "MEL_BANDS",
+    "PATCH_FRAMES",
+    "PATCH_SECONDS",
+    "band_edges",
+    "log_mel",
+    "mel_matrix",
+    "patches",
+]
 
 PATCH_FRAMES = 96
 """Frames in a patch."""
@@ -239,13 +247,18 @@ def mel_matrix() -> np.ndarray:
         Shape (257, 64), float64.
     """
     bins = _hertz_to_mel(np.linspace(0.0, SAMPLE_RATE / 2, _FFT // 2 + 1))[:, None]
-    lowest, highest = _hertz_to_mel(np.array([_LOWEST_HZ, _HIGHEST_HZ]))
-    edges = np.linspace(lowest, highest, MEL_BANDS + 2)
+    edges = band_edges()
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     weights = np.maximum(0.0, np.minimum(rising, falling))
     weights[0] = 0.0
     return weights
+
+
+def band_edges() -> np.ndarray:
+    """Return the edges of the mel bands in mel, float64 (66,): band n lies from n to n + 2."""
+    lowest, highest = _hertz_to_mel(np.array([_LOWEST_HZ, _HIGHEST_HZ]))
+    return np.linspace(lowest, highest, MEL_BANDS + 2)
 
 
 def _hertz_to_mel(hertz: np.ndarray) -> np.ndarray:

@@ -31,6 +31,20 @@ def test_a_preview_holds_sounds_and_pictures_of_each_class(tmp_path, invoke):
         preview(read_sounds(tmp_path / "data"), tmp_path / "out")
 
 
+def test_a_preview_shows_the_augmentations_that_are_asked_for(tmp_path, invoke):
+    class_folders(tmp_path / "data", kinds=("high", "noise"), n=1)
+    options = ["--out", tmp_path / "out", "--augmentations", "pitch", "--variants", 3]
+    assert invoke("lab", "preview", tmp_path / "data", *options).code == 0
+    waves = [soundfile.read(tmp_path / "out" / f"1{end}.wav")[0] for end in ("", "-1", "-2", "-3")]
+    peaks = [int(np.abs(np.fft.rfft(wave)).argmax()) for wave in waves]
+    assert len(set(peaks)) == 4, "each variant at a pitch of its own"
+    done = invoke(
+        "lab", "preview", tmp_path / "data", "--out", tmp_path / "x", "--augmentations", "a"
+    )
+    assert done.code != 0
+    assert "pitch, stretch, background" in done.err
+
+
 def test_what_cannot_be_shown_is_refused(tmp_path):
     sounds = read_sounds(class_folders(tmp_path / "data", n=1))
     with pytest.raises(InvalidArgumentError):

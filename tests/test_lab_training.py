@@ -379,6 +379,88 @@ def test_augmentation_changes_sounds_within_bounds():
     assert augment(random, before, "lite") is before
 
 
+def tone_bands(clips: np.ndarray) -> np.ndarray:
+    """Return the loudest band of each log-mel spectrogram."""
+    return clips.mean(axis=1).argmax(axis=1)
+
+
+def test_pitch_moves_a_tone_and_stretch_does_not():
+    random = np.random.default_rng(0)
+    mel = get_feature("log-mel").compute(sound("high", 1, seconds=1.0))
+    clips = np.repeat(mel[None], 40, axis=0)
+    (before,) = set(tone_bands(clips[:1]))
+    moved = tone_bands(augment(random, clips, "log-mel", ["pitch"])) - before
+    # Three semitones from 3,000 Hz are 166 mel, which are four bands.
+    assert -6 <= moved.min() < -2
+    assert 2 < moved.max() <= 6
+    same = augment(random, clips, "log-mel", ["stretch"])
+    assert set(tone_bands(same)) == {before}
+    images = np.repeat(get_feature("image").compute(sound("high", 1))[None], 20, axis=0)
+    assert len(set(tone_bands(augment(random, images, "image", ["pitch"])))) > 3
+
+
+def test_stretch_changes_how_fast_clicks_come():
+    random = np.random.default_rng(1)
+    mel = get_feature("log-mel").compute(sound("clicks", 1, seconds=2.0))
+
+    def clicks(clip: np.ndarray) -> int:
+        loud = clip.mean(axis=1) > clip.mean()
+        return int((np.diff(loud.astype(int)) == 1).sum())
+
+    counts = [
+        clicks(each)
+        for each in augment(random, np.repeat(mel[None], 30, axis=0), "log-mel", ["stretch"])
+    ]
+    assert clicks(mel) in (19, 20)
+    assert 15 <= min(counts) < 18
+    assert 22 < max(counts) <= 26
+
+
+@pytest.mark.parametrize("name", ["pitch", "stretch"])
+def test_waveforms_change_pitch_and_speed_alone(name):
+    random = np.random.default_rng(0)
+    wave = sound("high", 1, seconds=1.0)
+    changed = augment(random, np.repeat(wave[None], 6, axis=0), "waveform", [name])
+    assert changed.shape == (6, 16000)
+    peaks = np.abs(np.fft.rfft(changed, axis=1)).argmax(axis=1)
+    original = int(np.abs(np.fft.rfft(wave)).argmax())
+    ratios = peaks / original
+    if name == "pitch":
+        assert 2 ** (-3.1 / 12) < ratios.min() < 0.97
+        assert 1.03 < ratios.max() < 2 ** (3.1 / 12)
+    else:
+        np.testing.assert_allclose(ratios, 1, atol=0.01)
+
+
+@pytest.mark.parametrize("feature", ["waveform", "log-mel"])
+def test_a_background_is_soft(feature):
+    random = np.random.default_rng(0)
+    tone, noise = sound("low", 1, seconds=1.0), sound("noise", 1, seconds=1.0)
+    compute = get_feature(feature).compute
+    clips = np.stack([compute(tone), compute(noise)])
+    for _ in range(20):  # until they are behind each other
+        mixed = augment(random, clips, feature, ["background"])
+        if feature == "waveform":
+            behind = mixed[0] - clips[0]
+            share = 20 * np.log10(behind.std() / clips[0].std())
+            if np.corrcoef(behind, clips[1])[0, 1] > 0.99:
+                assert -30.1 < share < -9.9
+                return
+        elif np.abs(mixed[0] - clips[0]).max() > 0.5:
+            # Where the tone is not, the noise is heard; the tone is as loud as before.
+            band = int(tone_bands(clips[:1])[0])
+            assert np.abs(mixed[0] - clips[0])[:, band].max() < 0.5
+            assert (mixed[0] >= clips[0] - 1e-4).all()
+            return
+    raise AssertionError("no background in twenty tries")
+
+
+def test_unknown_augmentations_are_refused():
+    with pytest.raises(InvalidArgumentError, match="pitch, stretch, background, not 'echo'"):
+        LabConfig(augmentations="shift,echo")
+    assert LabConfig(augment=False).wanted_augmentations == ()
+
+
 def test_mixup_mixes_labels_as_it_mixes_sounds():
     random = np.random.default_rng(0)
     targets = np.eye(8, dtype=np.float32)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SoundProgress",
+    "augmentations_option",
     "cache_option",
     "data_argument",
     "data_options",
@@ -85,6 +86,14 @@ cache_option = click.option(
     help="Where computed features are kept.",
 )
 
+augmentations_option = click.option(
+    "--augmentations",
+    metavar="NAME,...",
+    # A test compares the default with that of `audiosearch.lab.settings.LabConfig`.
+    default="shift,gain,noise,mask",
+    help="How: of shift, gain, noise, mask, pitch, stretch, background.",
+)
+
 _TRAINING = (
     click.option(
         "--seconds",
@@ -125,8 +134,9 @@ _TRAINING = (
     click.option(
         "--augment/--no-augment",
         default=True,
-        help="Shift, mask and change the level of spectrograms and waveforms in training.",
+        help="Change spectrograms and waveforms anew in each epoch of a training.",
     ),
+    augmentations_option,
     click.option(
         "--balance",
         type=click.Choice(["weights", "none"]),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from audiosearch.cli.failures import EXIT_OK
-from audiosearch.cli.lab_options import data_argument, data_options, read_data
+from audiosearch.cli.lab_options import augmentations_option, data_argument, data_options, read_data
 from audiosearch.cli.output import count, one_line
 
 __all__ = ["command"]
@@ -26,12 +26,22 @@ __all__ = ["command"]
 @click.option("--each", type=click.IntRange(min=1), default=1, help="Sounds of each class.")
 @click.option("--variants", type=click.IntRange(min=1), default=3, help="Variants of each sound.")
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")
+@augmentations_option
 @data_options
-def command(data: Path, out: Path, each: int, variants: int, seed: int, **options: Any) -> int:
+def command(
+    data: Path,
+    out: Path,
+    each: int,
+    variants: int,
+    seed: int,
+    augmentations: str,
+    **options: Any,
+) -> int:
     """Write sounds of DATA as training hears and sees them, augmented and as they are."""
     from audiosearch.lab import LabConfig, preview
 
     sounds = read_data(data, options)
-    written = preview(sounds, out, config=LabConfig(seed=seed), each=each, variants=variants)
+    config = LabConfig(seed=seed, augmentations=augmentations)
+    written = preview(sounds, out, config=config, each=each, variants=variants)
     click.echo(f"{count(len(written), 'file')} written to {one_line(str(out))}.")
     return EXIT_OK

@@ -387,8 +387,9 @@ class _Training:
         for start in range(0, self._steps * self._batch, self._batch):
             rows = order[start : start + self._batch]
             clips = self._features.take(rows)
-            if config.augment:
-                clips = augment(random, clips, config.spec.feature)
+            if config.wanted_augmentations:
+                feature, names = config.spec.feature, config.wanted_augmentations
+                clips = augment(random, clips, feature, names)
             clips, targets = mix(
                 random, self._scaling.apply(clips), self._targets[rows], config.wanted_mixup
             )

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from audiosearch.audio import SAMPLE_RATE
 from audiosearch.classifier.plots import import_figure
@@ -21,6 +22,8 @@ from audiosearch.storage import atomic_path, storage_errors
 __all__ = ["preview"]
 
 _BLOCK = 8192
+
+Floats = npt.NDArray[np.float32]
 
 
 def preview(
@@ -40,7 +43,7 @@ def preview(
     out : path-like
         Folder to make; it must not exist, or be empty.
     config : LabConfig, optional
-        Clip length and seed.
+        Clip length, augmentations and seed.
     each : int
         How many sounds of each class.
     variants : int
@@ -79,6 +82,7 @@ def preview(
     written: list[Path] = []
     taken = dict.fromkeys(sounds.classes, 0)
     number = 0
+    behind: dict[str, Floats] = {}
     for sound in sounds.sounds:
         wanting = [label for label in sound.labels if taken[label] < each]
         if not wanting:
@@ -91,16 +95,33 @@ def preview(
             taken[label] += 1
         number += 1
         wave, mel = wave_of.compute(clip), mel_of.compute(clip)
-        waves = augment(random, np.repeat(wave[None], variants, axis=0), "waveform")
-        mels = augment(random, np.repeat(mel[None], variants, axis=0), "log-mel")
-        names = [f"{number}.wav", *(f"{number}-{v}.wav" for v in range(1, variants + 1))]
-        for name, values in zip(names, [wave, *waves], strict=True):
+        names = config.wanted_augmentations
+        waves = _variants(random, wave, "waveform", behind, names, variants)
+        mels = _variants(random, mel, "log-mel", behind, names, variants)
+        behind = {"waveform": wave, "log-mel": mel}
+        files = [f"{number}.wav", *(f"{number}-{v}.wav" for v in range(1, variants + 1))]
+        for name, values in zip(files, [wave, *waves], strict=True):
             written.append(_write_sound(folder / name, values))
         title = f"{', '.join(sound.labels)}: {Path(sound.name).name}"
         written.append(_draw(folder / f"{number}.png", title, [mel, *mels]))
     if not written:
         raise DataError(f"{printable(sounds.name)}: none of its sounds can be read.")
     return written
+
+
+def _variants(
+    random: np.random.Generator,
+    clip: Floats,
+    feature: str,
+    behind: dict[str, Floats],
+    names: tuple[str, ...],
+    count: int,
+) -> Floats:
+    """Return variants of a clip, one below the other, with the sound before it as background."""
+    if not names:
+        return np.repeat(clip[None], count, axis=0)
+    batch = np.stack([clip, behind.get(feature, clip)])
+    return np.stack([augment(random, batch, feature, names)[0] for _ in range(count)])
 
 
 def _write_sound(path: Path, wave: np.ndarray) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from audiosearch.errors import InvalidArgumentError
+from audiosearch.lab.augmentation import USUAL_AUGMENTATIONS, check_augmentations
 from audiosearch.lab.models import ModelSpec, get_model
 from audiosearch.own.waveforms import SHORT
 
@@ -37,8 +38,9 @@ class LabConfig:
     mixup : float or None
         Parameter of the beta distribution that mixes two clips; 0 for none.
     augment : bool
-        Whether spectrograms and waveforms are shifted in time, made louder and softer, and
-        spectrograms masked (SpecAugment).
+        Whether spectrograms and waveforms are changed anew in each epoch.
+    augmentations : str
+        How, separated by commas: of `audiosearch.lab.augmentation.AUGMENTATIONS`.
     balance : str
         ``weights``: a class counts in the loss by the inverse of how often it occurs; ``none``.
     patience : int
@@ -60,6 +62,7 @@ class LabConfig:
     schedule: str = "cosine"
     mixup: float | None = None
     augment: bool = True
+    augmentations: str = ",".join(USUAL_AUGMENTATIONS)
     balance: str = "weights"
     patience: int = 0
     validation: float = 0.15
@@ -78,6 +81,7 @@ class LabConfig:
                 raise InvalidArgumentError(
                     f"{name} must be one of {', '.join(known)}, not '{getattr(self, name)}'."
                 )
+        check_augmentations(self.wanted_augmentations)
         if self.batch_size < 2:
             raise InvalidArgumentError(f"batch_size must be at least 2, not {self.batch_size}.")
         if self.epochs is not None and self.epochs < 1:
@@ -95,6 +99,13 @@ class LabConfig:
     def spec(self) -> ModelSpec:
         """The model."""
         return get_model(self.model)
+
+    @property
+    def wanted_augmentations(self) -> tuple[str, ...]:
+        """Augmentations by name; none where there is to be none."""
+        if not self.augment:
+            return ()
+        return tuple(name.strip() for name in self.augmentations.split(",") if name.strip())
 
     @property
     def wanted_epochs(self) -> int:

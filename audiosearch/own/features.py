@@ -34,7 +34,14 @@ from audiosearch.errors import InvalidArgumentError, MissingDependencyError
 from audiosearch.models import bundled_model
 from audiosearch.own.waveforms import ClipLength
 
-__all__ = ["FEATURES", "LIBROSA26", "Feature", "get_feature"]
+__all__ = [
+    "FEATURES",
+    "LIBROSA26",
+    "Feature",
+    "get_feature",
+    "grey_levels",
+    "log_mel_of_grey",
+]
 
 LIBROSA26 = (
     "chroma",
@@ -126,8 +133,18 @@ def _image(waveform: Floats) -> Floats:
     spectrogram = _log_mel(waveform)
     factors = [new / old for new, old in zip(_IMAGE, spectrogram.shape, strict=True)]
     resized = ndimage.zoom(spectrogram, factors, order=1, mode="nearest", grid_mode=True)
-    grey = np.rint(255 * np.clip((resized - _DARK) / (_BRIGHT - _DARK), 0, 1))
+    return grey_levels(resized)
+
+
+def grey_levels(log_mel: Floats) -> Floats:
+    """Return log-mel values as those of an 8-bit picture, from 0 to 1."""
+    grey = np.rint(255 * np.clip((log_mel - _DARK) / (_BRIGHT - _DARK), 0, 1))
     return grey.astype(np.float32) / np.float32(255)
+
+
+def log_mel_of_grey(grey: Floats) -> Floats:
+    """Return the log-mel values that a picture's stand for."""
+    return np.asarray(grey * (_BRIGHT - _DARK) + _DARK, np.float32)
 
 
 def _level(waveform: Floats) -> Floats:
