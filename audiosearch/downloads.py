@@ -256,7 +256,7 @@ def _save(
         raise StorageError(
             f"There is too little room for {target.name}: {missing:,} bytes are to come, and "
             f"{printable(str(target.parent))} has {free:,} left. Free some space, or name another "
-            "folder with AUDIOSEARCH_MODELS."
+            "folder with AUDIOSEARCH_MODELS, for data sets AUDIOSEARCH_DATASETS."
         )
     with contextlib.ExitStack() as stack:
         with storage_errors(target):

@@ -93,19 +93,19 @@ def is_offline() -> bool:
     return os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0")
 
 
-def mirrors() -> tuple[str, ...]:
-    """Return the addresses of ``AUDIOSEARCH_MODEL_MIRRORS``, without a slash at their end.
+def mirrors(variable: str = MIRRORS_VARIABLE) -> tuple[str, ...]:
+    """Return the addresses that a variable of the environment holds, without a slash at their end.
 
     Raises
     ------
     InvalidArgumentError
         When one is no http or https address.
     """
-    found = tuple(os.environ.get(MIRRORS_VARIABLE, "").split())
+    found = tuple(os.environ.get(variable, "").split())
     for url in found:
         if not re.match(r"https?://[^/]", url):
             raise InvalidArgumentError(
-                f"{MIRRORS_VARIABLE} holds {printable(url)!r}, which is no http or https address. "
+                f"{variable} holds {printable(url)!r}, which is no http or https address. "
                 "Separate addresses by spaces."
             )
     return tuple(url.rstrip("/") for url in found)
@@ -129,7 +129,7 @@ def locked(folder: Path) -> Iterator[None]:
             lock.acquire()
         except filelock.Timeout:
             raise ModelError(
-                f"Another process is fetching or converting the model in {printable(str(folder))}. "
+                f"Another process is fetching or converting what lies in {printable(str(folder))}. "
                 "Wait until it has finished and run the same command again."
             ) from None
     try:

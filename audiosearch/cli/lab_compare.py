@@ -52,7 +52,7 @@ __all__ = ["command"]
 @cache_option
 @json_option
 def command(
-    data: Path,
+    data: Path | None,
     models: str,
     out: Path,
     seeds: int,

@@ -25,7 +25,7 @@ __all__ = ["command"]
 @data_argument
 @data_options
 @json_option
-def command(data: Path, as_json: bool, **options: Any) -> int:
+def command(data: Path | None, as_json: bool, **options: Any) -> int:
     """Read every sound of DATA once: classes, lengths, unreadable files, copies, leakage.
 
     It also says how a cross-validation would divide the sounds. Exit code 3 says that something

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from audiosearch.cli.output import count, warn, warn_skipped
+from audiosearch.cli.progress import FetchProgress
 from audiosearch.storage import Closing
 
 if TYPE_CHECKING:
@@ -37,7 +38,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SHOWN = 20
 _LINE_SECONDS = 10.0
 
-data_argument = click.argument("data", type=click.Path(path_type=Path))
+_data = click.argument("data", required=False, type=click.Path(path_type=Path), metavar="[DATA]")
+_official = click.option(
+    "--data",
+    "official",
+    # A test compares the choices with `audiosearch.lab.official.OFFICIAL_SETS`.
+    type=click.Choice(["esc10", "esc50", "urbansound8k", "fsdd"]),
+    show_default="none",
+    help="In place of DATA: an official data set, fetched where it is not here yet.",
+)
+
+
+def data_argument(command: F) -> F:
+    """Add DATA, and the option that takes its place."""
+    return _data(_official(command))
+
 
 _layout = click.option(
     "--layout",
@@ -180,19 +195,34 @@ def split_options(command: F) -> F:
     return split(folds(optimistic(command)))
 
 
-def read_data(data: Path, options: dict[str, Any]) -> SoundSet:
+def read_data(data: Path | None, options: dict[str, Any]) -> SoundSet:
     """Read DATA with the values of `data_options`, which are taken out of `options`."""
     from audiosearch.lab import read_sounds
     from audiosearch.lab.tables import TableColumns
 
     columns = {role: options.pop(f"{role}_column") for role in _COLUMNS}
-    return read_sounds(
-        data,
-        layout=options.pop("layout"),
-        pattern=options.pop("pattern"),
-        columns=TableColumns(**columns) if any(columns.values()) else None,
-        classes=options.pop("classes"),
-    )
+    layout, pattern = options.pop("layout"), options.pop("pattern")
+    official, classes = options.pop("official"), options.pop("classes")
+    if (data is None) == (official is None):
+        raise click.UsageError("Name either DATA, your labelled sounds, or an official --data set.")
+    if data is not None:
+        return read_sounds(
+            data,
+            layout=layout,
+            pattern=pattern,
+            columns=TableColumns(**columns) if any(columns.values()) else None,
+            classes=classes,
+        )
+    if layout or pattern or any(columns.values()):
+        raise click.UsageError("How DATA is laid out is known of an official set.")
+    return _fetched(official, classes)
+
+
+def _fetched(official: str, classes: tuple[str, ...]) -> SoundSet:
+    from audiosearch.lab import read_official
+
+    with SoundProgress("fetched") as sounds, FetchProgress() as archive:
+        return read_official(official, classes=classes, on_file=sounds, on_progress=archive)
 
 
 def show_skipped(skipped: tuple[tuple[str, str], ...]) -> None:
@@ -216,7 +246,8 @@ def quiet_keras() -> None:
 class SoundProgress(Closing):
     """Shows on stderr how many sounds' features are there: a line now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str = "read") -> None:
+        self._verb = verb
         self._last = time.monotonic()
         self._open = False
 
@@ -227,7 +258,7 @@ class SoundProgress(Closing):
             return
         self._last, self._open = now, terminal
         end = "\r" if terminal else "\n"
-        click.echo(f"{done:,} of {count(total, 'sound')} read{end}", nl=False, err=True)
+        click.echo(f"{done:,} of {count(total, 'sound')} {self._verb}{end}", nl=False, err=True)
 
     def close(self) -> None:
         """Take the line off the terminal."""

@@ -29,7 +29,7 @@ __all__ = ["command"]
 @augmentations_option
 @data_options
 def command(
-    data: Path,
+    data: Path | None,
     out: Path,
     each: int,
     variants: int,

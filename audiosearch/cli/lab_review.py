@@ -57,7 +57,7 @@ __all__ = ["command"]
 @cache_option
 @json_option
 def command(
-    data: Path,
+    data: Path | None,
     model: str,
     folds: int,
     classifier: Path | None,

@@ -75,7 +75,7 @@ __all__ = ["command"]
 @data_options
 @cache_option
 def command(
-    data: Path, model: str, out: Path, resume: bool, cache: Path | None, **options: Any
+    data: Path | None, model: str, out: Path, resume: bool, cache: Path | None, **options: Any
 ) -> int:
     """Train a classifier of the classes in DATA and write it to DIR.
 

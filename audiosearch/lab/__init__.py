@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from audiosearch.lab.inspection import Inspection, inspect_sounds
     from audiosearch.lab.measures import Measures
     from audiosearch.lab.models import MODELS
+    from audiosearch.lab.official import OFFICIAL_SETS, read_official
     from audiosearch.lab.prediction import LabClassifier, Prediction, predict
     from audiosearch.lab.previewing import preview
     from audiosearch.lab.reading import read_sounds
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "MODELS": "models",
+    "OFFICIAL_SETS": "official",
     "Comparison": "comparison",
     "Doubt": "review",
     "Hesitation": "review",
@@ -47,6 +49,7 @@ _HOMES = {
     "plan_splits": "splits",
     "predict": "prediction",
     "preview": "previewing",
+    "read_official": "official",
     "read_sounds": "reading",
     "train_lab": "training",
     "worth_labelling": "review",
@@ -54,6 +57,7 @@ _HOMES = {
 
 __all__ = [
     "MODELS",
+    "OFFICIAL_SETS",
     "Comparison",
     "Doubt",
     "Hesitation",
@@ -75,6 +79,7 @@ __all__ = [
     "plan_splits",
     "predict",
     "preview",
+    "read_official",
     "read_sounds",
     "train_lab",
     "worth_labelling",

@@ -196,6 +196,7 @@ def _vocoded(random: np.random.Generator, clip: Floats, names: set[str], effects
 
 
 def _librosa_effects() -> Any:
+    librosa: Any
     try:
         import librosa
     except ImportError as error:

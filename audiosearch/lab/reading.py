@@ -82,6 +82,7 @@ def read_sounds(
         raise InvalidArgumentError("The layout 'pattern' needs a pattern, such as {label}_{}.")
     if columns is not None and layout != "table":
         raise InvalidArgumentError(f"Names of columns go with a table, not with '{layout}'.")
+    wanted = set(map(class_name, classes))
     is_file = layout in ("table", "corrections")
     if is_file != path.is_file():
         kind = "a file" if is_file else "a folder"
@@ -91,9 +92,11 @@ def read_sounds(
         sounds, skipped = _by_name(path, NamePattern(pattern))
     elif layout == "table":
         sounds, skipped = read_table(path, columns or TableColumns()), []
+    elif layout in _LISTED:
+        sounds, skipped = _located(path, _LISTED[layout](path), wanted)
     else:
         sounds, skipped = _READERS[layout](path)
-    return _collected(name, layout, sounds, skipped, set(map(class_name, classes)))
+    return _collected(name, layout, sounds, skipped, wanted)
 
 
 def _found_layout(path: Path) -> str:
@@ -150,38 +153,40 @@ def _fsdd(path: Path) -> _Read:
     return _by_name(place, NamePattern(_FSDD))
 
 
-def _esc50(path: Path) -> _Read:
+_Rows = list[tuple[str, str, str, str]]
+
+
+def _esc50(path: Path) -> _Rows:
+    """Return file, label, fold and group of each row of the table."""
     table = read_rows(path / "meta" / "esc50.csv")
     table.require("filename", "fold", "category", "src_file")
-    return _located(
-        path,
-        (
-            (f"audio/{row['filename']}", row["category"], row["fold"], row["src_file"])
-            for _, row in table.rows
-        ),
-    )
+    return [
+        (f"audio/{row['filename']}", row["category"], row["fold"], row["src_file"])
+        for _, row in table.rows
+    ]
 
 
-def _urbansound8k(path: Path) -> _Read:
+def _urbansound8k(path: Path) -> _Rows:
+    """Return file, label, fold and group of each row of the table."""
     table = read_rows(path / "metadata" / "UrbanSound8K.csv")
     label = "class_name" if "class_name" in table.header else "class"
     table.require("slice_file_name", "fold", "fsID", label)
-    return _located(
-        path,
+    return [
         (
-            (
-                f"audio/fold{row['fold']}/{row['slice_file_name']}",
-                row[label],
-                row["fold"],
-                row["fsID"],
-            )
-            for _, row in table.rows
-        ),
-    )
+            f"audio/fold{row['fold']}/{row['slice_file_name']}",
+            row[label],
+            row["fold"],
+            row["fsID"],
+        )
+        for _, row in table.rows
+    ]
 
 
-def _located(path: Path, rows: Iterable[tuple[str, str, str, str]]) -> _Read:
-    """Return the sounds of (file, label, fold, group), in whatever format the files are kept."""
+def _located(path: Path, rows: _Rows, wanted: set[str]) -> _Read:
+    """Return the sounds of rows, in whatever format the files are kept.
+
+    Files that are not there are told of the wanted classes; of all where none is named.
+    """
     sounds, skipped = [], []
     listed: dict[Path, dict[str, Path]] = {}
     for name, label, fold, group in rows:
@@ -191,6 +196,8 @@ def _located(path: Path, rows: Iterable[tuple[str, str, str, str]]) -> _Read:
             found = find_audio(file.parent) if file.parent.is_dir() else []
             listed[file.parent] = {each.stem: each for each in found}
         there = file if file.is_file() else listed[file.parent].get(file.stem)
+        if there is None and wanted and class_name(label) not in wanted:
+            continue
         if there is None:
             skipped.append((str(file), "The file is listed and not there."))
         else:
@@ -225,10 +232,9 @@ def _corrections(path: Path) -> _Read:
 _READERS: dict[str, Callable[[Path], _Read]] = {
     "folders": _folders,
     "corrections": _corrections,
-    "esc50": _esc50,
-    "urbansound8k": _urbansound8k,
     "fsdd": _fsdd,
 }
+_LISTED: dict[str, Callable[[Path], _Rows]] = {"esc50": _esc50, "urbansound8k": _urbansound8k}
 
 
 def _collected(
