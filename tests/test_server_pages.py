@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import html
 import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +16,11 @@ import soundfile
 from flask.testing import FlaskClient
 from library_fixtures import make_library
 from server_fixtures import ScriptedLibrary, make_own_library, sound, video
+from werkzeug.test import TestResponse
 
 import audiosearch
 from audiosearch.library.library import Library
-from audiosearch.picture_cache import PICTURES_VARIABLE
+from audiosearch.picture_cache import PICTURES_VARIABLE, PictureCache
 from audiosearch.server import create_app
 
 
@@ -362,3 +365,36 @@ def test_long_folders_are_shortened_on_cards(library: ScriptedLibrary) -> None:
     cards = client.get("/?q=Car&view=grid").text
     assert '<span class="folder">…/2024/June<' in cards
     assert '<span class="folder">/music<' in cards
+
+
+def test_many_pictures_leave_the_server_free(
+    library_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some wait, and what is more is turned away for a moment, instead of holding every thread."""
+    go = threading.Event()
+
+    def draw(*arguments: object, **options: object) -> bytes:
+        assert go.wait(30)
+        return b"picture"
+
+    monkeypatch.setattr(PictureCache, "spectrogram", draw)
+    with audiosearch.open_library(library_folder) as library:
+        app = create_app(library)
+        (clip, *_) = (hit.clip for hit in library.search("path:wav").hits)
+        answers: list[TestResponse] = []
+
+        def ask() -> None:
+            answers.append(app.test_client().get(f"/clips/{clip}/strip.png"))
+
+        threads = [threading.Thread(target=ask) for _ in range(30)]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 20
+        while len(answers) < 18 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert [answer.status_code for answer in answers] == [503] * 18
+        assert {answer.headers["Retry-After"] for answer in answers} == {"3"}
+        go.set()
+        for thread in threads:
+            thread.join()
+    assert sorted(answer.status_code for answer in answers) == [200] * 12 + [503] * 18

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["is_loopback", "serve"]
 
-_THREADS = 8
+# Pictures and uploads may wait in half of them; see `pictures` and `state`.
+_THREADS = 24
 _LARGEST_PORT = 65_535
 # Flask refuses a file beyond the limit with a page that says so, but the page reaches a browser
 # only when the browser could finish sending. What is larger by more than this is cut off at once.

@@ -5,7 +5,10 @@ As with sound, what is asked for is a number in the library, never a path.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
+from typing import NoReturn
 
 from flask import Blueprint, Flask, Response, abort, current_app, make_response
 
@@ -29,16 +32,43 @@ _STRIP_COLOURS = 12  # so that a page of twenty stays small
 _EXTENSION = "audiosearch.pictures"
 _KEPT_SECONDS = 24 * 3600
 _AT_ONCE = 2
+_WAITING = 10  # pictures; a browser asks for six at once, and threads must be left for searching
 _PATIENCE = 30.0
+_AGAIN = 3
 _LAST_TILE = 10**7
 
 
 class _Studio:
-    """Draws few pictures at once: threads must be left for searching."""
+    """Draws few pictures at once, and lets few wait: threads must be left for searching."""
 
     def __init__(self) -> None:
         self.cache = PictureCache()
-        self.places = threading.BoundedSemaphore(_AT_ONCE)
+        self._queue = threading.BoundedSemaphore(_AT_ONCE + _WAITING)
+        self._places = threading.BoundedSemaphore(_AT_ONCE)
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place to draw at; answer 503 where too many wait already."""
+        if not self._queue.acquire(blocking=False):
+            _turn_away()
+        try:
+            if not self._places.acquire(timeout=_PATIENCE):
+                _turn_away()
+            try:
+                yield
+            finally:
+                self._places.release()
+        finally:
+            self._queue.release()
+
+
+def _turn_away() -> NoReturn:
+    response = make_response(
+        "Too many pictures are being drawn at the moment. Try again soon.", 503
+    )
+    response.headers["Retry-After"] = str(_AGAIN)
+    response.headers["Content-Type"] = "text/plain; charset=utf-8"
+    abort(response)
 
 
 def register(app: Flask) -> None:
@@ -99,23 +129,20 @@ def _drawn(
 ) -> Response:
     path = existing_file(recording_id)
     studio: _Studio = current_app.extensions[_EXTENSION]
-    if not studio.places.acquire(timeout=_PATIENCE):
-        abort(503, "Too many pictures are being drawn at the moment. Try again soon.")
     try:
-        data = studio.cache.spectrogram(
-            path,
-            start=start,
-            end=end,
-            duration=duration,
-            width=width,
-            height=height,
-            colours=colours,
-            whole=whole,
-        )
+        with studio.place():
+            data = studio.cache.spectrogram(
+                path,
+                start=start,
+                end=end,
+                duration=duration,
+                width=width,
+                height=height,
+                colours=colours,
+                whole=whole,
+            )
     except AudioError as error:
         abort(422, str(error))
-    finally:
-        studio.places.release()
     response = make_response(data)
     response.headers["Content-Type"] = "image/png"
     response.headers["Cache-Control"] = f"private, max-age={_KEPT_SECONDS}"

@@ -84,6 +84,21 @@ function play(audio, source, fallback, at = null) {
   audio.play().catch(() => {}); // the error event below says why
 }
 
+// A server that draws many pictures turns some away for a moment: they are asked for again.
+document.addEventListener(
+  "error",
+  ({ target }) => {
+    if (!(target instanceof HTMLImageElement) || !target.closest(".strip, .tiles")) return;
+    const tries = Number(target.dataset.tries || 0);
+    if (tries >= 5) return;
+    target.dataset.tries = tries + 1;
+    setTimeout(() => {
+      target.src = target.src;
+    }, 3000);
+  },
+  true,
+);
+
 function seekWhenReady(audio, seconds) {
   const seek = () => {
     audio.currentTime = seconds;
