@@ -17,6 +17,7 @@ from audiosearch.cli.lab_options import (
     read_data,
     show_skipped,
     split_options,
+    track_option,
     training_options,
 )
 from audiosearch.cli.options import json_option
@@ -50,6 +51,7 @@ __all__ = ["command"]
 @training_options
 @data_options
 @cache_option
+@track_option
 @json_option
 def command(
     data: Path | None,
@@ -60,6 +62,7 @@ def command(
     folds: int,
     optimistic: bool,
     cache: Path | None,
+    track: tuple[str, ...],
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -90,6 +93,7 @@ def command(
             optimistic=optimistic,
             seeds=range(seeds),
             cache=cache,
+            track=track,
             on_sound=progress,
             on_fold=show,
         )

@@ -30,6 +30,7 @@ __all__ = [
     "show_problems",
     "show_skipped",
     "split_options",
+    "track_option",
     "training_options",
 ]
 
@@ -93,6 +94,14 @@ def data_options(command: F) -> F:
     return _layout(_pattern(_classes(command)))
 
 
+track_option = click.option(
+    "--track",
+    multiple=True,
+    # A test compares the choices with `audiosearch.lab.tracking.TRACKERS`.
+    type=click.Choice(["wandb", "mlflow", "tensorboard"]),
+    show_default="none",
+    help="Let this tool follow too; may be repeated. The run folder is written in any case.",
+)
 cache_option = click.option(
     "--cache",
     type=click.Path(path_type=Path),

@@ -16,6 +16,7 @@ from audiosearch.cli.lab_options import (
     quiet_keras,
     read_data,
     show_skipped,
+    track_option,
     training_options,
 )
 from audiosearch.cli.output import clock, count, one_line, warn
@@ -74,8 +75,15 @@ __all__ = ["command"]
 @training_options
 @data_options
 @cache_option
+@track_option
 def command(
-    data: Path | None, model: str, out: Path, resume: bool, cache: Path | None, **options: Any
+    data: Path | None,
+    model: str,
+    out: Path,
+    resume: bool,
+    cache: Path | None,
+    track: tuple[str, ...],
+    **options: Any,
 ) -> int:
     """Train a classifier of the classes in DATA and write it to DIR.
 
@@ -94,6 +102,7 @@ def command(
             out,
             config=config,
             cache=cache,
+            track=track,
             resume=resume,
             on_sound=progress,
             on_epoch=lambda epoch: click.echo(_epoch_line(epoch, config.wanted_epochs)),

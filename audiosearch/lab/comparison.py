@@ -29,6 +29,7 @@ from audiosearch.lab.models import get_model
 from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.splits import Split, SplitPlan, plan_splits
+from audiosearch.lab.tracking import Tracked, check_trackers, tracked
 from audiosearch.lab.training import clip_length, scores_of
 from audiosearch.own.features import get_feature
 from audiosearch.storage import storage_errors, write_json
@@ -37,6 +38,7 @@ from audiosearch.version import __version__
 __all__ = ["Comparison", "FoldResult", "ModelResult", "compare", "cross_validated_scores"]
 
 _TIMED_CLIPS = 16
+_CURVES = ("loss", "validation_loss", "validation_accuracy", "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ def compare(
     optimistic: bool = False,
     seeds: Sequence[int] = (0,),
     cache: str | os.PathLike[str] | None = None,
+    track: Sequence[str] = (),
     on_sound: Callable[[int, int], None] | None = None,
     on_fold: Callable[[str, FoldResult], None] | None = None,
 ) -> Comparison:
@@ -204,6 +207,8 @@ def compare(
         Train every network once with each; what is fitted at once does not depend on it.
     cache : path-like, optional
         Folder for features.
+    track : sequence of str
+        Tools that get a run for each model, of `audiosearch.lab.tracking.TRACKERS`.
     on_sound : callable, optional
         Called with how many sounds' features are there, and how many there are.
     on_fold : callable, optional
@@ -223,6 +228,7 @@ def compare(
     if not models or not seeds:
         raise InvalidArgumentError("Name at least one model and one seed.")
     specs = [get_model(name) for name in dict.fromkeys(models)]
+    check_trackers(track)
     sounds.check_trainable()
     folder = Path(out)
     with storage_errors(folder):
@@ -252,7 +258,9 @@ def compare(
             own = replace(config, model=spec.name)
             # What is fitted at once does not depend on a seed.
             own_seeds = seeds if spec.kind == "network" else seeds[:1]
-            results.append(_tested(features, plan, own, own_seeds, seconds, on_fold))
+            with tracked(track, folder, spec.name, asdict(own)) as run:
+                results.append(_tested(features, plan, own, own_seeds, seconds, on_fold))
+                _follow(run, results[-1])
     assert plan is not None
     results.sort(key=lambda each: -each.accuracy)
     found = Comparison(folder, sounds, plan, tuple(seeds), tuple(results))
@@ -261,6 +269,13 @@ def compare(
 
     write_report(found)
     return found
+
+
+def _follow(run: Tracked, result: ModelResult) -> None:
+    """Log the mean over folds and seeds of each epoch, and what it all came to."""
+    for step, epochs in enumerate(zip(*(fold.epochs for fold in result.folds), strict=True), 1):
+        run.log(step, {name: np.mean([each[name] for each in epochs]) for name in _CURVES})
+    run.summarise(result.measures.figures() | {"train_seconds": result.train_seconds})
 
 
 def _tested(

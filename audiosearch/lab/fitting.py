@@ -43,6 +43,15 @@ class LabEpoch:
     learning_rate: float
     seconds: float
 
+    def figures(self) -> dict[str, float | None]:
+        """Return what a chart by epoch shows."""
+        return {
+            "loss": self.loss,
+            "validation_loss": self.validation_loss,
+            "validation_accuracy": self.validation_accuracy,
+            "learning_rate": self.learning_rate,
+        }
+
 
 @dataclass(frozen=True)
 class Checkpoint:

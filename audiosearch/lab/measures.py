@@ -46,6 +46,11 @@ class Measures:
         """Mean over the classes."""
         return float(np.mean([*self.f1.values()]))
 
+    def figures(self) -> dict[str, float]:
+        """Return the single figures."""
+        known = {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "mAP": self.mAP}
+        return {name: value for name, value in known.items() if not np.isnan(value)}
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values, rounded to six digits."""
         values = asdict(self)

@@ -17,7 +17,7 @@ import contextlib
 import csv
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from audiosearch.lab.measures import Measures, measure
 from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.splits import hold_out
+from audiosearch.lab.tracking import check_trackers, tracked
 from audiosearch.own.features import LIBROSA26, get_feature
 from audiosearch.own.waveforms import ClipLength
 from audiosearch.storage import atomic_path, read_json, write_json
@@ -91,6 +92,7 @@ def train_lab(
     config: LabConfig | None = None,
     cache: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    track: Sequence[str] = (),
     on_sound: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[LabEpoch], None] | None = None,
 ) -> LabRun:
@@ -108,6 +110,8 @@ def train_lab(
         Folder for features; see `audiosearch.lab.feature_cache.default_cache`.
     resume : bool
         Go on with the training of a network that was stopped, after its last finished epoch.
+    track : sequence of str
+        Tools that follow the training, of `audiosearch.lab.tracking.TRACKERS`.
     on_sound : callable, optional
         Called with how many sounds' features are there, and how many there are.
     on_epoch : callable, optional
@@ -125,8 +129,13 @@ def train_lab(
         When the folder exists and is not empty, or something cannot be written.
     """
     config = config or LabConfig()
+    check_trackers(track)
     sounds.check_trainable()
-    with contextlib.closing(RunFolder(out)) as folder, FeatureCache(cache) as store:
+    with (
+        contextlib.closing(RunFolder(out)) as folder,
+        FeatureCache(cache) as store,
+        contextlib.ExitStack() as stack,
+    ):
         length = clip_length(sounds, config)
         described = {"data": _description(sounds), "length": length.to_dict(), **asdict(config)}
         checkpoint = _begin(folder, described, config, resume=resume)
@@ -138,7 +147,10 @@ def train_lab(
         if config.spec.feature == "librosa26":
             _write_parameters(folder.path / "parameters.csv", features)
 
+        run = stack.enter_context(tracked(track, folder.path, folder.path.name, asdict(config)))
+
         def finished(epoch: LabEpoch, state: Checkpoint) -> None:
+            run.log(epoch.epoch, epoch.figures())
             folder.record(state.epochs)
             folder.save(state.arrays, {"epochs": [asdict(each) for each in state.epochs]})
             if on_epoch:
@@ -152,6 +164,7 @@ def train_lab(
         found = None
         if len(validation):
             found = measure(features.sounds.targets()[validation], scores, features.sounds)
+            run.summarise(found.figures())
         facts = {
             "trained_on": _description(features.sounds),
             "train_sounds": len(train),
