@@ -91,6 +91,14 @@ def test_a_page_of_twenty_strips_is_small(tmp_path: Path) -> None:
         assert len(page) + sum(len(sent(url)) for url in parts) + sum(map(len, drawn)) < 150_000
 
 
+def test_what_to_type_is_shown_as_code_and_the_rest_as_text() -> None:
+    with audiosearch.open_library(audiosearch.shipped_library()) as library:
+        page = create_app(library).test_client().get("/?q=<b>dogg</b>").text
+    assert "<code>audiosearch classes</code>" in page
+    assert "`" not in page
+    assert "<b>dogg" not in page
+
+
 # --- Search -----------------------------------------------------------------------------------
 
 

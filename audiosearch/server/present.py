@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
 from flask import Flask, request
+from markupsafe import Markup, escape
 
 from audiosearch.errors import printable
 from audiosearch.library.hits import Clip, Hit, Moment, Tag
@@ -71,6 +72,8 @@ def register(app: Flask) -> None:
         number=lambda value: f"{value:,}",
         hours=hours,
         printable=printable,
+        coded=coded,
+        breakable=breakable,
         recording_name=recording_name,
         recording_folder=recording_folder,
         last_folders=last_folders,
@@ -126,6 +129,21 @@ def facts(info: LibraryInfo) -> list[tuple[str, str]]:
         else:
             shown.append((name, printable(str(value))))
     return shown
+
+
+def coded(text: object) -> Markup:
+    """Return a message in which what stands between backticks is shown as code."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    shown = [Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
+             for at, part in enumerate(parts)]  # fmt: skip
+    return Markup("").join(shown)
+
+
+def breakable(path: str) -> Markup:
+    """Return a path that a narrow column may break behind its slashes."""
+    return Markup("/<wbr>").join(path.split("/"))
 
 
 def matched_tags(item: Hit | Clip, matched: str | None) -> list[tuple[Tag, bool]]:

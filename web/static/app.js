@@ -1,12 +1,7 @@
 // The pages work without this file. It adds: keys, players in the strips of hits, videos that load
 // on click, moments that play in place, and dropping a sound anywhere.
 
-const status = document.getElementById("status");
-
-function say(text, { busy = false } = {}) {
-  status.classList.toggle("busy", busy);
-  status.textContent = text;
-}
+import { isTooLarge, say, whenDropped } from "./common.js";
 
 // --- Keys -------------------------------------------------------------------------------------
 
@@ -188,16 +183,9 @@ document.addEventListener("error", (event) => {
 
 const form = document.querySelector("form.example");
 const input = form && form.querySelector("input[type=file]");
-const zone = document.getElementById("drop");
 
 function send(files) {
-  if (files.length !== 1) {
-    say("One sound at a time, please.");
-    return;
-  }
-  const limit = Number(document.body.dataset.uploadLimit);
-  if (files[0].size > limit) {
-    say(`${files[0].name} is larger than ${limit / 1e6} MB, the most that can be uploaded.`);
+  if (isTooLarge(files[0])) {
     input.value = "";
     return;
   }
@@ -206,36 +194,11 @@ function send(files) {
   form.submit();
 }
 
-function carriesFiles(event) {
-  return event.dataTransfer && Array.from(event.dataTransfer.types).includes("Files");
-}
-
 if (form) {
-  let depth = 0; // dragenter and dragleave come for every element on the way
-
   input.addEventListener("change", () => {
     if (input.files.length) send(input.files);
   });
-  document.addEventListener("dragenter", (event) => {
-    if (!carriesFiles(event)) return;
-    depth += 1;
-    zone.hidden = false;
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (!carriesFiles(event)) return;
-    depth = Math.max(0, depth - 1);
-    zone.hidden = depth === 0;
-  });
-  document.addEventListener("dragover", (event) => {
-    if (carriesFiles(event)) event.preventDefault();
-  });
-  document.addEventListener("drop", (event) => {
-    if (!carriesFiles(event)) return;
-    event.preventDefault();
-    depth = 0;
-    zone.hidden = true;
-    send(event.dataTransfer.files);
-  });
+  whenDropped(send);
   // Coming back with the browser's button shows the page as it was left: no longer busy.
   window.addEventListener("pageshow", () => {
     say("");

@@ -1,6 +1,7 @@
 // Searching by a sound. Without this file the form sends the file and its answer is a page. With
 // it a sound can be recorded, its waveform is shown, and results come below while the sound stays
 // chosen. The waveform comes from the server: a long file is never decoded here.
+import { isTooLarge, post, say, whenDropped } from "./common.js";
 import { Region } from "./region.js";
 
 const form = document.getElementById("by-example");
@@ -9,7 +10,6 @@ const results = document.getElementById("results");
 const record = document.getElementById("record");
 const whole = document.getElementById("whole");
 const listen = document.getElementById("listen");
-const status = document.getElementById("status");
 const region = new Region(document.getElementById("wave"), form.elements.from, form.elements.to, {
   onchange: () => { whole.hidden = region.isWhole; },
 });
@@ -18,11 +18,6 @@ let chosen = null;
 let playing = null; // an object URL
 let turn = 0;
 
-function say(text, { busy = false } = {}) {
-  status.classList.toggle("busy", busy);
-  status.textContent = text;
-}
-
 function body(more = {}) {
   const data = new FormData();
   data.set("file", chosen, chosen.name);
@@ -30,30 +25,8 @@ function body(more = {}) {
   return data;
 }
 
-async function post(url, data, accept) {
-  const token = document.querySelector("meta[name=csrf-token]").content;
-  const response = await fetch(url, {
-    method: "POST",
-    body: data,
-    headers: { "X-CSRF-Token": token, Accept: accept },
-  });
-  if (response.ok) return response;
-  let message = `The server answered ${response.status}.`;
-  if ((response.headers.get("Content-Type") || "").includes("json")) {
-    message = (await response.json()).error || message;
-  } else {
-    const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    message = page.querySelector("[role=alert]")?.textContent || message;
-  }
-  throw new Error(message);
-}
-
 async function choose(file) {
-  const limit = Number(document.body.dataset.uploadLimit);
-  if (file.size > limit) {
-    say(`${file.name} is larger than ${limit / 1e6} MB, the most that can be uploaded.`);
-    return;
-  }
+  if (isTooLarge(file)) return;
   chosen = file;
   turn += 1;
   const mine = turn;
@@ -131,34 +104,7 @@ listen.addEventListener("timeupdate", () => {
 
 // --- Dropping ---------------------------------------------------------------------------------
 
-const zone = document.getElementById("drop");
-let depth = 0;
-
-function carriesFiles(event) {
-  return event.dataTransfer && Array.from(event.dataTransfer.types).includes("Files");
-}
-
-document.addEventListener("dragenter", (event) => {
-  if (!carriesFiles(event)) return;
-  depth += 1;
-  zone.hidden = false;
-});
-document.addEventListener("dragleave", (event) => {
-  if (!carriesFiles(event)) return;
-  depth = Math.max(0, depth - 1);
-  zone.hidden = depth === 0;
-});
-document.addEventListener("dragover", (event) => {
-  if (carriesFiles(event)) event.preventDefault();
-});
-document.addEventListener("drop", (event) => {
-  if (!carriesFiles(event)) return;
-  event.preventDefault();
-  depth = 0;
-  zone.hidden = true;
-  if (event.dataTransfer.files.length === 1) choose(event.dataTransfer.files[0]);
-  else say("One sound at a time, please.");
-});
+whenDropped(([file]) => choose(file));
 
 // --- Recording --------------------------------------------------------------------------------
 

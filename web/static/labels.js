@@ -1,25 +1,11 @@
 // Without this file each button sends its form and the page comes again. With it the answer is
 // entered in place, and Y and N say something of the tag that has the focus.
-"use strict";
-
-const status = document.getElementById("status");
-
-function say(text) {
-  status.textContent = text;
-}
+import { post, say } from "./common.js";
 
 async function send(form, button) {
   const body = new URLSearchParams(new FormData(form));
   body.set(button.name, button.value);
-  const token = document.querySelector("meta[name=csrf-token]").content;
-  const response = await fetch("/labels.json", {
-    method: "POST",
-    headers: { "X-CSRF-Token": token, Accept: "application/json" },
-    body,
-  });
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.error || `The server answered ${response.status}.`);
-  return answer;
+  return (await post("/labels.json", body)).json();
 }
 
 function button(name, value, label) {

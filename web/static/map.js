@@ -1,10 +1,6 @@
 // The map of a collection: points on a canvas that pans, zooms, names what is pointed at and plays
 // it. The place that is looked at, and the clip that is chosen, are kept in the page's address.
-"use strict";
-
-function say(text) {
-  document.getElementById("status").textContent = text;
-}
+import { say } from "./common.js";
 
 const canvas = document.getElementById("map");
 const context = canvas.getContext("2d");
@@ -108,7 +104,8 @@ function draw() {
   const s = scale();
   const left = width / 2 - view.x * s;
   const top = height / 2 + view.y * s;
-  const side = Math.min(9, Math.max(2, 2.2 * Math.sqrt(view.zoom)));
+  const few = (20_000 / points.clips.length) ** 0.25; // the fewer there are, the larger they may be
+  const side = Math.min(9, Math.max(2, 2.2 * few * Math.sqrt(view.zoom)));
   const half = side / 2;
   const round = side > 4;
   context.globalAlpha = 0.8;
