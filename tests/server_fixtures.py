@@ -184,6 +184,9 @@ class ScriptedLibrary:
             clip.recording_id, start, length, 9.6, [Curve("Car", "/m/0k4j", [0.9] * steps)]
         )
 
+    def packed_frames_at_hand(self) -> bool:
+        return False
+
     def timeline(
         self, clip_id: int, *, start: float | None = None, end: float | None = None, top: int = 6
     ) -> Timeline:

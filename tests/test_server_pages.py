@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import html
+import io
 import re
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 import soundfile
 from flask.testing import FlaskClient
 from library_fixtures import make_library
+from PIL import Image
 from server_fixtures import ScriptedLibrary, make_own_library, sound, video
 from werkzeug.test import TestResponse
 
@@ -89,6 +91,32 @@ def test_a_page_of_twenty_strips_is_small(tmp_path: Path) -> None:
         assert len(set(drawn)) == 20
         assert all(each.startswith(b"\x89PNG") for each in drawn)
         assert len(page) + sum(len(sent(url)) for url in parts) + sum(map(len, drawn)) < 150_000
+
+
+def test_a_sound_that_is_elsewhere_is_drawn_as_the_scores_of_what_matched(
+    own: Library, library_folder: Path
+) -> None:
+    client = create_app(own).test_client()
+    hit = next(hit for hit in own.search("label:Music").hits if hit.source == "audioset")
+    page = client.get("/?q=label:Music&limit=100").text
+    (shown,) = re.findall(rf'src="(/clips/{hit.clip}/scores.png\?label=/m/04rlf)"', page)
+    assert "<figcaption>Music: score over time</figcaption>" in page
+    # The bars are as high as the API says that the scores are.
+    answer = client.get(shown)
+    assert (answer.status_code, answer.mimetype) == (200, "image/png")
+    image = np.asarray(Image.open(io.BytesIO(answer.data)).convert("L")).astype(int)
+    assert image.shape == (24, 320)
+    lit = image > image.min()
+    said = own.timeline(hit.clip, start=hit.start, end=hit.end, top=527)
+    (curve,) = [each for each in said.curves if each.mid == "/m/04rlf"]
+    for number, score in enumerate(curve.scores):
+        column = round((number + 0.5) * 320 / len(curve.scores))
+        assert lit[:, column].sum() == round(24 * score)
+    # What cannot be drawn is not drawn, and not promised where the frames are not at hand.
+    assert client.get(f"/clips/{hit.clip}/scores.png?label=Musik").status_code == 404
+    assert client.get("/clips/999999/scores.png?label=/m/04rlf").status_code == 404
+    with audiosearch.open_library(audiosearch.shipped_library()) as shipped:
+        assert "scores.png" not in create_app(shipped).test_client().get("/?q=Music").text
 
 
 def test_what_to_type_is_shown_as_code_and_the_rest_as_text() -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import InvalidArgumentError, LibraryError
 from audiosearch.library.answers import clip_span, label_names
-from audiosearch.library.examples import StoredFrames
+from audiosearch.library.examples import StoredFrames, packed_files_there
 from audiosearch.library.hits import Clip
 from audiosearch.library.opened import OpenedLibrary
 from audiosearch.library.snapshot import Snapshot, tags_of
@@ -83,6 +83,13 @@ class ClipDetails(OpenedLibrary):
             527.
         """
         return frame_timeline(self, clip_id, start=start, end=end, top=top)
+
+    def packed_frames_at_hand(self) -> bool:
+        """Tell whether there is a timeline of clips that come from a packed file.
+
+        Their embedding frames are in that file alone, which may have been moved or deleted.
+        """
+        return packed_files_there(self)
 
     def outline(self, clip_id: int, *, top: int = 4, most: int = 300) -> Timeline:
         """Return the stored scores of all clips of a clip's recording, over time.

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from audiosearch.library.clip_details import ClipDetails
     from audiosearch.library.recordings import Recording
 
-__all__ = ["Example", "Examples", "Resolved", "Source", "StoredFrames", "listed", "resolve"]
+__all__ = [
+    "Example",
+    "Examples",
+    "Resolved",
+    "Source",
+    "StoredFrames",
+    "listed",
+    "packed_files_there",
+    "resolve",
+]
 
 Source: TypeAlias = "int | str | os.PathLike[str] | npt.NDArray[np.uint8] | Hit | Moment | Clip"
 """A clip of the library by number or as a search returns it, a sound file, or embedding frames."""
@@ -154,8 +163,7 @@ class StoredFrames:
         if len(frames) or recording.packed_row is None:
             return frames
         if self._none_there is None:
-            paths = self._library.catalogue.packed_paths().values()
-            self._none_there = not any(_is_there(path) for path in paths)
+            self._none_there = not packed_files_there(self._library)
         if self._none_there:
             return frames
         for origin in self._library.catalogue.origins(recording.first_clip, 1):
@@ -176,6 +184,11 @@ class StoredFrames:
             except (OSError, ValueError, DataError):
                 pass
         return self._files[known]
+
+
+def packed_files_there(library: ClipDetails) -> bool:
+    """Tell whether any packed file of a library is where it was indexed."""
+    return any(_is_there(path) for path in library.catalogue.packed_paths().values())
 
 
 def _is_there(path: bytes) -> bool:

@@ -1,34 +1,45 @@
 """Spectrograms of indexed files: of one clip for lists, and tiles for its page.
 
+Of a clip whose sound is elsewhere, how surely a class is heard in it over time.
+
 As with sound, what is asked for is a number in the library, never a path.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
-from flask import Blueprint, Flask, Response, abort, current_app, make_response
+import numpy as np
+from flask import Blueprint, Flask, Response, abort, current_app, g, make_response, request
 
+from audiosearch import pictures
 from audiosearch.errors import AudioError
 from audiosearch.jobs.analysis import CLIP_SPAN
+from audiosearch.labels import CLASS_COUNT, load_labels
+from audiosearch.library.hits import Clip, Hit
 from audiosearch.picture_cache import PictureCache
 from audiosearch.server.media import existing_file
 from audiosearch.server.state import ID, library_of, no_such
 
-__all__ = ["STRIP_SIZE", "TILE_SIZE", "blueprint", "register"]
+__all__ = ["SCORES_SIZE", "STRIP_SIZE", "TILE_SIZE", "blueprint", "register"]
 
 blueprint = Blueprint("pictures", __name__)
 
 STRIP_SIZE = (320, 48)
 """Width and height of a clip's picture in a list."""
 
+SCORES_SIZE = (320, 24)
+"""Width and height of the picture of a class's scores over time."""
+
 TILE_SIZE = (480, 128)
 """Width and height of a tile; it is as long as a clip."""
 
 _STRIP_COLOURS = 12  # so that a page of twenty stays small
+_BAR_LIGHTNESS = 0.6
 _EXTENSION = "audiosearch.pictures"
 _KEPT_SECONDS = 24 * 3600
 _AT_ONCE = 2
@@ -75,6 +86,7 @@ def register(app: Flask) -> None:
     """Add the routes and the cache of pictures to an application."""
     app.extensions[_EXTENSION] = _Studio()
     app.register_blueprint(blueprint)
+    app.jinja_env.globals.update(class_over_time=_class_over_time)
 
 
 @blueprint.get(f"/clips/<{ID}:clip_id>/strip.png")
@@ -116,6 +128,27 @@ def tile(recording_id: int, number: int) -> Response:
     )
 
 
+@blueprint.get(f"/clips/<{ID}:clip_id>/scores.png")
+def scores(clip_id: int) -> Response:
+    """Send the scores of one class (``label``, its mid) in the frames of a clip as bars."""
+    mid = request.args.get("label", "")
+    studio: _Studio = current_app.extensions[_EXTENSION]
+    with no_such("clip", clip_id), studio.place():
+        clip = library_of(current_app).clip(clip_id)
+        found = library_of(current_app).timeline(
+            clip_id, start=clip.start, end=clip.end, top=CLASS_COUNT
+        )
+    curve = next((each for each in found.curves if each.mid == mid), None)
+    if curve is None:
+        abort(404, f"Clip {clip_id} has no scores over time of a class '{mid}' here.")
+    width, height = SCORES_SIZE
+    bars = np.array(curve.scores)[np.arange(width) * len(curve.scores) // width]
+    heights = np.rint(bars * height)
+    # As light as what is loud in a spectrogram.
+    values = np.where(np.arange(height)[::-1, None] < heights, _BAR_LIGHTNESS, 0.0)
+    return _picture(pictures.png(values, colours=_STRIP_COLOURS))
+
+
 def _drawn(
     recording_id: int,
     *,
@@ -143,7 +176,37 @@ def _drawn(
             )
     except AudioError as error:
         abort(422, str(error))
+    return _picture(data)
+
+
+def _picture(data: bytes) -> Response:
     response = make_response(data)
     response.headers["Content-Type"] = "image/png"
     response.headers["Cache-Control"] = f"private, max-age={_KEPT_SECONDS}"
     return response
+
+
+def _class_over_time(item: Hit | Clip) -> tuple[str, str] | None:
+    """Return name and mid of the class whose scores over time stand for a sound that is elsewhere.
+
+    It is what matched a query, else the clip's best. None where the frames are not at hand.
+    """
+    if item.source == "file" or not item.tags:
+        return None
+    if "frames_at_hand" not in g:
+        g.frames_at_hand = library_of(current_app).packed_frames_at_hand()
+    if not g.frames_at_hand:
+        return None
+    matched = [
+        why.classes[0] for why in getattr(item, "why", ()) if why.classes and not why.excluded
+    ]
+    for tag in [*matched, *item.tags]:
+        if tag.mid in _timed_classes():
+            return tag.label, tag.mid
+    return None
+
+
+@functools.cache
+def _timed_classes() -> frozenset[str]:
+    """Return the mids of the classes that frames are scored for."""
+    return frozenset(label.mid for label in load_labels())

@@ -81,6 +81,9 @@ def register(app: Flask) -> None:
         query_url=query_url,
         clip_url=lambda clip: f"{request.script_root}/clip/{clip}",
         strip_url=lambda clip: f"{request.script_root}/clips/{clip}/strip.png",
+        scores_url=lambda clip, mid: (
+            f"{request.script_root}/clips/{clip}/scores.png?label={quote_plus(mid, safe='/')}"
+        ),
         similar_url=lambda clip: f"{request.script_root}/similar/{clip}",
         facts=facts,
     )
