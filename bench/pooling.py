@@ -210,7 +210,9 @@ def analyse(clips: Clips) -> None:
         )
     raw, clips.hidden, clips.pooled, clips.weights = map(np.concatenate, zip(*parts, strict=True))
     calibrated = load_scorer().calibrated(raw).astype(np.float32)
-    clips.scores = load_rescorer().rescore(calibrated, clips.x, clips.n)
+    rescorer = load_rescorer()
+    assert rescorer is not None, "the bundled rescorer is of another classifier"
+    clips.scores = rescorer.rescore(calibrated, clips.x, clips.n)
 
 
 def halves(clips: Clips, rows: npt.NDArray[np.bool_], which: int) -> Clips:

@@ -35,6 +35,7 @@ import numpy.typing as npt
 import soundfile
 
 from audiosearch import audio, decoders, frontend
+from audiosearch.classifier.clip_scorer import load_clip_scorer
 from audiosearch.classifier.scorer import clip_frames, load_scorer
 from audiosearch.embedders import get_embedder
 from audiosearch.jobs import Entry, Journal, core_count
@@ -224,6 +225,7 @@ def profile(folder: Path, sound: Sound, minutes: float, ending: str) -> None:
     path = str(write_sound(folder / f"steps.{ending}", sound, minutes * 60))
     reader = decoders.read_libav if decoders.is_mpeg_audio(path) else decoders.read_soundfile
     embedder, scorer = get_embedder(threads=1), load_scorer(threads=1)
+    rescoring = load_clip_scorer(embedder.name, embedder.weights_hash, threads=1)
     blocks = list(audio.stream(path))
     patches = list(frontend.patches(iter(blocks)))
     frames = np.concatenate([embedder.embed_patches(each) for each in patches])
@@ -237,7 +239,9 @@ def profile(folder: Path, sound: Sound, minutes: float, ending: str) -> None:
         "log-mel": lambda: [None for _ in frontend.patches(iter(blocks))],
         "embedding": lambda: [embedder.embed_patches(each) for each in patches],
         "scores of clips": lambda: scorer.score_calibrated(*clips),
+        "the same, rescored": lambda: rescoring.score(*clips),
         "scores of frames, for segments": lambda: scorer.score_calibrated(single, ones),
+        "the same frames, rescored": lambda: rescoring.score(single, ones),
     }
     print(f"\n{ending}, one thread\n\n| step | processor s an hour |\n|---|---|")
     for name, step in steps.items():

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiosearch.classifier.rescoring import load_rescorer
-from audiosearch.classifier.scorer import classifier_identity, load_scorer
+from audiosearch.classifier.rescoring import Rescorer
+from audiosearch.classifier.scorer import classifier_identity, clip_frames, load_scorer
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.errors import AudioError
 from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings
@@ -90,7 +90,25 @@ def rescored(packed: Path, row: int) -> np.ndarray:
     with PackedFile(packed) as file:
         rows = file.read(row, row + 1)
     scores = load_scorer().score_calibrated(rows.x, rows.n_frames)
-    return load_rescorer().rescore(scores, rows.x, rows.n_frames)[0]
+    return rescorer("rescorer").rescore(scores, rows.x, rows.n_frames)[0]
+
+
+def sound_scores(frames: np.ndarray) -> np.ndarray:
+    """The scores of the clips of a sound of which the bundled embedder gave these frames."""
+    x, n_frames = clip_frames(frames)
+    return frame_scores(x, n_frames)
+
+
+def frame_scores(x: np.ndarray, n_frames: np.ndarray) -> np.ndarray:
+    """The scores of clips of the bundled embedder, (n, 10, 128)."""
+    scores = load_scorer().score_calibrated(x, n_frames)
+    return rescorer("rescorer-lite").rescore(scores, x, n_frames)
+
+
+@functools.cache
+def rescorer(name: str) -> Rescorer:
+    """A bundled rescorer by the name of its file."""
+    return Rescorer(bundled_model(name))
 
 
 def likeness(library: Library) -> np.ndarray:
@@ -185,7 +203,7 @@ class InProcessPool:
     """Names of the files that were analysed, by all pools of a test."""
 
     def __init__(self, settings: AnalyzerSettings, **_: object) -> None:
-        self._analyzer = _analyzer(settings.embedder)
+        self._analyzer = _analyzer(settings.embedder, settings.rescored)
 
     def __enter__(self) -> InProcessPool:
         return self
@@ -203,5 +221,5 @@ class InProcessPool:
 
 
 @functools.cache
-def _analyzer(embedder: str) -> Analyzer:
-    return Analyzer(AnalyzerSettings(embedder=embedder, threads=1))
+def _analyzer(embedder: str, is_rescored: bool) -> Analyzer:
+    return Analyzer(AnalyzerSettings(embedder=embedder, rescored=is_rescored, threads=1))

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from library_fixtures import sound_scores
 
-from audiosearch.classifier.scorer import clip_frames, load_scorer
+from audiosearch.classifier.scorer import load_scorer
 from audiosearch.embedders import get_embedder
 from audiosearch.errors import AudioError, EmptyAudioError
 from audiosearch.jobs import AnalyzerSettings, Segment, WorkerPool
@@ -46,7 +47,7 @@ class Scorer:
     def __init__(self) -> None:
         self.runs: list[int] = []
 
-    def score_calibrated(self, x: npt.NDArray[np.uint8], n: npt.NDArray[Any]) -> Any:
+    def score(self, x: npt.NDArray[np.uint8], n: npt.NDArray[Any]) -> Any:
         self.runs.append(len(x))
         scores = np.zeros((len(x), 527), np.float32)
         for row, count in enumerate(n):
@@ -222,8 +223,7 @@ def test_an_analysis_in_company_is_the_same(many: list[str]) -> None:
             if isinstance(result, AudioError):
                 assert Path(result.path).name[:2] in {f"{n:02}" for n in range(3, 40, 5)}
                 continue
-            scores = load_scorer().score_calibrated(*clip_frames(result.frames))
-            assert (result.scores == scores).all()
+            assert (result.scores == sound_scores(result.frames)).all()
 
 
 SITE = """

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from library_fixtures import append, make_library, write_sounds
+from library_fixtures import append, frame_scores, make_library, write_sounds
 
 import audiosearch
-from audiosearch.classifier.scorer import load_scorer
 from audiosearch.errors import InvalidArgumentError, LibraryError, QueryError
 from audiosearch.labels import load_labels
 from audiosearch.library import facets as facets_module
@@ -270,7 +269,7 @@ def test_timeline_scores_each_frame_by_itself(own: Library) -> None:
     assert timeline.end == pytest.approx(12.0, abs=0.5)
     x = np.zeros((len(frames), 10, 128), np.uint8)
     x[:, 0] = frames
-    expected = load_scorer().score_calibrated(x, np.ones(len(frames), int))
+    expected = frame_scores(x, np.ones(len(frames), int))
     columns = [load_labels().by_name(curve.label).index for curve in timeline.curves]
     shown = np.array([curve.scores for curve in timeline.curves]).T
     np.testing.assert_allclose(shown, expected[:, columns], atol=1e-6)

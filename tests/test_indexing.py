@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -26,6 +27,7 @@ from library_fixtures import (
     make_readonly,
     rescored,
     run_without_override,
+    sound_scores,
     write_sounds,
 )
 
@@ -43,7 +45,6 @@ from audiosearch.jobs import Progress
 from audiosearch.labels import load_labels
 from audiosearch.library import indexing
 from audiosearch.library.library import Library
-from audiosearch.library.scoring import library_scorer
 
 GOOD, BAD = len(GOOD_SOUNDS), len(BAD_SOUNDS)
 
@@ -86,17 +87,13 @@ def test_a_folder_is_indexed_and_what_could_not_be_used_is_listed(
 
 
 def test_what_is_stored_is_what_the_models_say(good_folder: Path, tmp_path: Path) -> None:
-    from audiosearch.classifier.rescoring import load_rescorer
-    from audiosearch.classifier.scorer import clip_frames, load_scorer
     from audiosearch.library.columns import encode_scores
 
     aus.index(good_folder, tmp_path / "lib")
     for name, (scores, _, frames) in contents(tmp_path / "lib").items():
         embedded = aus.embed(name)
         assert frames == embedded.tobytes()
-        x, n_frames = clip_frames(embedded)
-        found = load_scorer().score_calibrated(x, n_frames)
-        assert scores == encode_scores(load_rescorer().rescore(found, x, n_frames)).tobytes()
+        assert scores == encode_scores(sound_scores(embedded)).tobytes()
 
 
 def test_names_that_are_not_text(tmp_path: Path, analysed: list[str]) -> None:
@@ -431,7 +428,7 @@ def test_a_library_of_another_classifier_is_refused(
     library_folder: Path, good_folder: Path
 ) -> None:
     manifest = library_folder / "manifest.json"
-    known = library_scorer()[1]
+    known = json.loads(manifest.read_text())["classifier"]["sha256"]
     manifest.write_text(manifest.read_text().replace(known, "e" * 64))
     with pytest.raises(LibraryMismatchError, match="another classifier"):
         aus.index(good_folder, library_folder, mix_embedders=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import GOOD_SOUNDS
+from library_fixtures import frame_scores
 
 import audiosearch as aus
 from audiosearch.errors import (
@@ -114,8 +115,6 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 20) -> None:
 
 
 def test_an_analysis_is_what_the_models_say_of_the_file(sound_master: Path) -> None:
-    from audiosearch.classifier.scorer import load_scorer
-
     names = [str(sound_master / name) for name in GOOD_SOUNDS]
     with WorkerPool(workers=2) as pool:
         results = list(pool.map(names))
@@ -129,7 +128,7 @@ def test_an_analysis_is_what_the_models_say_of_the_file(sound_master: Path) -> N
         last = result.frames[10 * (clips - 1) :]
         padded = np.zeros((1, 10, 128), np.uint8)
         padded[0, : len(last)] = last
-        expected = load_scorer().score_calibrated(padded, np.array([len(last)]))
+        expected = frame_scores(padded, np.array([len(last)]))
         assert (result.scores[-1:] == expected).all()
         assert result.clip_times(0) == (0.0, pytest.approx(min(seconds, 9.6), abs=0.001))
         assert result.clip_times(clips - 1)[1] == pytest.approx(seconds, abs=0.001)

@@ -1,4 +1,4 @@
-"""How scores are combined, why a hit was found, and what rescoring brings."""
+"""How scores are combined, and why a hit was found."""
 
 from __future__ import annotations
 
@@ -8,30 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_packed
 from hypothesis import given
 from hypothesis import strategies as st
 from library_fixtures import make_library
 
-import audiosearch as aus
-from audiosearch.classifier.rescoring import (
-    Rescorer,
-    load_rescorer,
-    logits_of,
-    rescored_identity,
-)
-from audiosearch.classifier.scorer import classifier_identity, load_scorer
-from audiosearch.datasets.packed import PackedFile
-from audiosearch.errors import InvalidArgumentError
 from audiosearch.labels import load_labels
 from audiosearch.library import compaction, segment_writer, tail, writer
-from audiosearch.library.columns import encode_scores
 from audiosearch.library.library import Library
 from audiosearch.library.matching import EXCLUDE_SCORE
 from audiosearch.library.rollup import LEAST_CODE, roll_up
 from audiosearch.library.score_columns import current_columns
-from audiosearch.library.scoring import known_scorers, library_scorer, library_scores
-from audiosearch.models import bundled_model
 
 
 def index_of(name: str) -> int:
@@ -52,14 +38,6 @@ def library_of(folder: Path, *clips: dict[str, float]) -> Library:
         for name, score in scores.items():
             codes[row, index_of(name)] = code_of(score)
     return Library(make_library(folder / "lib", [1] * len(clips), codes))
-
-
-def packed_clips(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    draw = np.random.default_rng(seed)
-    counts = draw.integers(1, 11, count)
-    x = draw.integers(0, 256, (count, 10, 128)).astype(np.uint8)
-    x[np.arange(10) >= counts[:, None]] = 0
-    return x, counts
 
 
 # Noisy-or
@@ -187,129 +165,3 @@ def test_the_least_hit_is_explained_too(tmp_path: Path) -> None:
     make_library(tmp_path / "lib", [1], codes)
     with Library(tmp_path / "lib") as library:
         assert [hit.explanation for hit in library.search("vehicle").hits] == ["Car 0.01"]
-
-
-# Rescoring
-
-
-def test_the_rescorer_belongs_to_the_classifier_that_is_installed() -> None:
-    identity = classifier_identity(bundled_model("classifier"))
-    assert rescored_identity() not in (None, identity)
-    assert known_scorers() == (rescored_identity(), identity)
-    assert library_scorer()[1] == rescored_identity()
-
-
-def test_rescored_scores_do_not_depend_on_the_clips_beside_them() -> None:
-    x, counts = packed_clips(70)
-    scores = load_scorer().score_calibrated(x, counts)
-    together = load_rescorer().rescore(scores, x, counts)
-    assert together.shape == scores.shape
-    assert together.dtype == np.float32
-    assert together.min() >= 0
-    assert together.max() <= 1
-    for row in (0, 33, 69):
-        alone = load_rescorer().rescore(scores[[row]], x[[row]], counts[[row]])
-        assert (alone[0] == together[row]).all()
-
-
-def test_what_stands_beyond_the_frames_is_ignored() -> None:
-    x, counts = packed_clips(8)
-    counts[:] = 4
-    scores = load_scorer().score_calibrated(x, counts)
-    other = x.copy()
-    other[:, 4:] = 77
-    one, two = (load_rescorer().rescore(scores, frames, counts) for frames in (x, other))
-    assert (one == two).all()
-
-
-def test_extreme_scores_are_rescored_to_numbers() -> None:
-    x, counts = packed_clips(4)
-    scores = np.zeros((4, 527), np.float32)
-    scores[1], scores[2, ::2] = 1, 1
-    assert np.isfinite(load_rescorer().rescore(scores, x, counts)).all()
-    assert logits_of(np.array([0.0, 0.5, 1.0])).tolist() == pytest.approx([-12, 0, 12], abs=1e-4)
-
-
-@pytest.mark.parametrize("what", ["scores", "frames", "counts", "none"])
-def test_arrays_that_do_not_fit_are_refused(what: str) -> None:
-    x, counts = packed_clips(3)
-    scores = np.full((3, 527), 0.1, np.float32)
-    if what == "scores":
-        scores = scores[:, :526]
-    elif what == "frames":
-        x = x[:, :9]
-    elif what == "counts":
-        counts = counts[:2]
-    else:
-        counts[1] = 0
-    with pytest.raises(InvalidArgumentError, match="A rescorer takes"):
-        load_rescorer().rescore(scores, x, counts)
-
-
-def test_an_index_of_a_packed_file_holds_rescored_scores(tmp_path: Path) -> None:
-    path = write_packed(tmp_path / "clips.h5", clips=35)
-    aus.index(path, tmp_path / "lib")
-    with PackedFile(path) as file:
-        clips = file.read()
-    scores = load_scorer().score_calibrated(clips.x, clips.n_frames)
-    better = encode_scores(load_rescorer().rescore(scores, clips.x, clips.n_frames))
-    with Library(tmp_path / "lib") as library:
-        (part,) = library.snapshot().parts
-        stored = np.stack([part.block.column(index) for index in range(527)], axis=1)
-    assert (stored == better).all()
-    assert (stored != encode_scores(scores)).any()
-
-
-def test_a_library_without_rescored_scores_goes_on_without(tmp_path: Path) -> None:
-    x, counts = packed_clips(3)
-    scores = np.full((3, 527), 0.1, np.float32)
-    make_library(tmp_path / "lib", [1], np.zeros((1, 527), np.uint8))
-    with Library(tmp_path / "lib") as library:
-        assert library_scores(library, scores, x, counts) is scores
-        library.manifest["classifier"]["sha256"] = rescored_identity()
-        assert (library_scores(library, scores, x, counts) != scores).any()
-
-
-def test_a_rescorer_of_another_classifier_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from audiosearch.classifier import rescoring
-
-    changed = bundled_model("rescorer")
-    manifest = dict(changed.manifest) | {"classifier_identity": "0" * 64}
-    models = {
-        "rescorer": type(changed)(changed.name, changed.path, manifest),
-        "classifier": bundled_model("classifier"),
-    }
-    monkeypatch.setattr(rescoring, "bundled_model", models.__getitem__)
-    rescored_identity.cache_clear()
-    try:
-        assert rescored_identity() is None
-        assert library_scorer()[1] == classifier_identity(models["classifier"])
-    finally:
-        monkeypatch.undo()
-        rescored_identity.cache_clear()
-
-
-def test_a_rescorer_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
-    broken = tmp_path / "rescorer.onnx"
-    broken.write_bytes(b"no model")
-    model = bundled_model("rescorer")
-    with pytest.raises(aus.AudioSearchError, match=r"rescorer\.onnx cannot be loaded"):
-        Rescorer(type(model)("rescorer", broken, model.manifest))
-
-
-def test_fitting_a_rescorer_makes_one_that_can_be_used(tmp_path: Path) -> None:
-    from audiosearch.classifier.rescoring_fit import fit_rescorer
-    from audiosearch.models import read_model
-
-    path = write_packed(tmp_path / "train.h5", clips=300)
-    fit = fit_rescorer(path, tmp_path / "out", validation=0.4)
-    assert fit.train_clips + fit.validation_clips == 300
-    made = read_model(tmp_path / "out", "rescorer", remedy="")
-    assert made.manifest["classifier_identity"] == classifier_identity(bundled_model("classifier"))
-    x, counts = packed_clips(5)
-    scores = load_scorer().score_calibrated(x, counts)
-    assert np.isfinite(Rescorer(made).rescore(scores, x, counts)).all()
-    with pytest.raises(InvalidArgumentError, match="ridge"):
-        fit_rescorer(path, tmp_path / "out", ridge=0)

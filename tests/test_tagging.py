@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 import pytest
 from conftest import BAD_SOUNDS, GOOD_SOUNDS
+from library_fixtures import rescored, sound_scores
 
 import audiosearch as aus
-from audiosearch.classifier.scorer import clip_frames, load_scorer
 from audiosearch.errors import (
     AudioError,
     AudioNotFoundError,
@@ -25,7 +25,7 @@ from audiosearch.labels import load_labels
 
 def file_scores(path: Path) -> np.ndarray:
     """The score of a file: the largest of its clips."""
-    return load_scorer().score_calibrated(*clip_frames(aus.embed(path))).max(axis=0)
+    return sound_scores(aus.embed(path)).max(axis=0)
 
 
 @pytest.mark.parametrize("name", GOOD_SOUNDS)
@@ -46,7 +46,7 @@ def test_a_long_file_is_scored_by_its_best_clip(tmp_path: Path) -> None:
 
     noise = np.random.default_rng(0).normal(0, 0.2, 16000 * 15)
     soundfile.write(tmp_path / "a.wav", np.concatenate([np.zeros(153600), noise]), 16000)
-    scores = load_scorer().score_calibrated(*clip_frames(aus.embed(tmp_path / "a.wav")))
+    scores = sound_scores(aus.embed(tmp_path / "a.wav"))
     assert len(scores) == 3
     found = {tag.label: tag.score for tag in aus.tag(tmp_path / "a.wav", top=527).tags}
     for index, name in enumerate(load_labels().names):
@@ -121,10 +121,10 @@ def test_a_name_that_is_not_text_can_be_printed(sound_master: Path, tmp_path: Pa
 
 def test_a_row_of_a_packed_file(packed_h5: Path) -> None:
     with h5py.File(packed_h5) as file:
-        x, count = file["x"][7][None], file["n_frames"][7]
+        count = file["n_frames"][7]
         truth, start = np.flatnonzero(file["y"][7]), float(file["start_time_seconds"][7])
     result = aus.tag_packed(packed_h5, 7, top=4)
-    scores = load_scorer().score_calibrated(x, np.array([count]))[0]
+    scores = rescored(packed_h5, 7)
     assert count == 6
     assert [tag.score for tag in result.tags] == pytest.approx(np.sort(scores)[::-1][:4])
     assert result.to_dict() == {

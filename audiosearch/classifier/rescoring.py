@@ -1,10 +1,16 @@
 """Rescoring: what a clip's other scores and its embedding say about each of its scores.
 
 A classifier scores each class by itself. What else it heard says more: a clip that scores high for
-"Vehicle" and "Road" is the surer car. A rescorer is a second ONNX file beside the classifier's,
-made by `audiosearch.classifier.rescoring_fit`, that turns calibrated scores into better ones.
+"Vehicle" and "Road" is the surer car. A rescorer is a second ONNX file beside the classifier's that
+turns calibrated scores into better ones.
 
-Libraries store rescored scores; they do it, once, when they index; a search pays nothing for it.
+Embedders err in different ways, so each rescorer is for the clips of some of them:
+
+================= ================================ ============================================
+``rescorer``      embeddings as AudioSet released  `audiosearch.classifier.rescoring_fit`
+                  them, and VGGish's own
+``rescorer-lite`` the bundled embedder's           ``tools/lite/rescoring.py``
+================= ================================ ============================================
 """
 
 from __future__ import annotations
@@ -17,14 +23,17 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.classifier.scorer import BATCH, classifier_identity
-from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, frame_mask
+from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, RELEASED, frame_mask
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.models import BundledModel, bundled_model
 
-__all__ = ["Rescorer", "load_rescorer", "logits_of", "rescored_identity"]
+__all__ = ["Rescorer", "load_rescorer", "logits_of", "rescored_identity", "rescorer_of"]
 
 _LARGEST_LOGIT = 12.0  # of a score that float32 still tells from 1
+_GENERAL = "rescorer"
+_OWN = {"lite": "rescorer-lite"}
+"""Rescorers that were fitted to what one embedder makes, by its name."""
 
 
 class Rescorer:
@@ -35,6 +44,8 @@ class Rescorer:
     model : BundledModel
         The ONNX file: inputs ``logits``, float32 (n, 527), ``frames``, float32 (n, 10, 128), and
         ``mask``, float32 (n, 10); output ``scores``, float32 (n, 527).
+    threads : int, optional
+        How many threads a batch may use; all cores where None.
 
     Raises
     ------
@@ -42,11 +53,12 @@ class Rescorer:
         When the file cannot be loaded.
     """
 
-    def __init__(self, model: BundledModel) -> None:
+    def __init__(self, model: BundledModel, *, threads: int | None = None) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
@@ -124,32 +136,65 @@ def logits_of(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     return (np.log(safe) - np.log1p(-safe)).astype(np.float32)
 
 
-@functools.cache
-def load_rescorer() -> Rescorer:
-    """Load the rescorer of the bundled classifier, once a process.
+def rescorer_of(embedder: str = RELEASED, digest: str | None = None) -> BundledModel | None:
+    """Return the rescorer of clips that an embedder made, where one fits.
+
+    Parameters
+    ----------
+    embedder : str
+        The embedder's name.
+    digest : str or None
+        SHA-256 of its weights. A rescorer that was fitted to one embedder is of use with the same
+        weights only.
+
+    Returns
+    -------
+    BundledModel or None
+        None where the installed rescorer was fitted to another classifier than the one installed,
+        as after training a new one, or to other weights of the embedder: scores are then used as
+        they are.
+
+    Raises
+    ------
+    ModelError
+        When files of classifier or rescorer are missing or damaged.
+    """
+    rescorer = bundled_model(_OWN.get(embedder, _GENERAL))
+    identity = classifier_identity(bundled_model("classifier"))
+    fits = rescorer.manifest.get("classifier_identity") == identity
+    if embedder in _OWN:
+        fits = fits and rescorer.manifest.get("embedder_sha256") == digest
+    return rescorer if fits else None
+
+
+@functools.lru_cache(maxsize=8)
+def load_rescorer(
+    embedder: str = RELEASED, digest: str | None = None, *, threads: int | None = None
+) -> Rescorer | None:
+    """Load `rescorer_of`, once a process; None where there is none.
 
     Raises
     ------
     ModelError
         When its files are missing or damaged.
     """
-    return Rescorer(bundled_model("rescorer"))
+    model = rescorer_of(embedder, digest)
+    return None if model is None else Rescorer(model, threads=threads)
 
 
 @functools.cache
-def rescored_identity() -> str | None:
+def rescored_identity(embedder: str = RELEASED, digest: str | None = None) -> str | None:
     """Return a SHA-256 over what rescored scores depend on: classifier, calibration, rescorer.
 
-    None where the installed rescorer was fitted to another classifier than the one installed,
-    as after training a new one: its scores are then used as they are.
+    None where `rescorer_of` is None.
 
     Raises
     ------
     ModelError
         When files of either are missing or damaged.
     """
-    classifier, rescorer = bundled_model("classifier"), bundled_model("rescorer")
-    identity = classifier_identity(classifier)
-    if rescorer.manifest.get("classifier_identity") != identity:
+    rescorer = rescorer_of(embedder, digest)
+    if rescorer is None:
         return None
+    identity = classifier_identity(bundled_model("classifier"))
     return hashlib.sha256(f"{identity} {rescorer.sha256}".encode()).hexdigest()

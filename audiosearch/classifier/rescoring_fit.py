@@ -26,18 +26,19 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.classifier.calibration import Calibration, fit_calibration
+from audiosearch.classifier.clip_statistics import ClipNodes, clip_statistics
 from audiosearch.classifier.export import write_classifier
-from audiosearch.classifier.nodes import Nodes
 from audiosearch.classifier.rescoring import logits_of
 from audiosearch.classifier.scorer import Scorer, classifier_identity, load_scorer
 from audiosearch.datasets.label_index import LabelIndex
 from audiosearch.datasets.packed import FRAME_VALUES, PackedClips, PackedFile, frame_mask
+from audiosearch.embedders.base import dequantize
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.models import bundled_model
 from audiosearch.storage import atomic_path, read_json, write_json
 
-__all__ = ["RescorerFit", "fit_rescorer"]
+__all__ = ["RescorerFit", "fit_rescorer", "write_rescorer"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,7 +48,6 @@ _SCORE_SPREAD = 1.5  # of the directions in the space of standardised logits
 # By how much mean, deviation, largest and smallest values count.
 _PARTS = (1.0, 0.5, 0.4, 0.4)
 _CONSTANT = 0.3
-_FAR = 9.0  # beyond any value of a frame
 _BLOCK = 1024
 
 
@@ -79,7 +79,7 @@ class _Features:
     @classmethod
     def fit(cls, clips: PackedClips, logits: Floats, seed: int) -> _Features:
         random = np.random.default_rng(seed)
-        spread = _values(clips.x[frame_mask(clips.n_frames) > 0]).std(axis=0) + np.float32(1e-6)
+        spread = dequantize(clips.x[frame_mask(clips.n_frames) > 0]).std(axis=0) + np.float32(1e-6)
         frame_directions = random.standard_normal((FRAME_VALUES, _FRAME_WAVES), np.float32)
         frame_directions *= np.float32(np.sqrt(2 / FRAME_VALUES)) / spread[:, None]
         score_directions = random.standard_normal((CLASS_COUNT, _SCORE_WAVES), np.float32)
@@ -111,15 +111,11 @@ class _Features:
             rows = slice(start, start + _BLOCK)
             mask = frame_mask(clips.n_frames[rows])[:, :, None]
             weight = mask / mask.sum(axis=1, keepdims=True)
-            frames = _values(clips.x[rows])
-            mean = (frames * weight).sum(axis=1)
-            deviation = np.sqrt((np.square(frames - mean[:, None]) * weight).sum(axis=1))
-            largest = np.where(mask > 0, frames, -_FAR).max(axis=1)
-            smallest = np.where(mask > 0, frames, _FAR).min(axis=1)
-            waves = (_waves(frames @ self.frame_directions) * weight).sum(axis=1)
+            statistics = clip_statistics(clips.x[rows], clips.n_frames[rows])
+            waves = (_waves(dequantize(clips.x[rows]) @ self.frame_directions) * weight).sum(axis=1)
             standard: Floats = (logits[rows] - self.centre) * self.gain
             own = _waves(standard @ self.score_directions)
-            joined = [waves, mean, deviation, largest, smallest, standard, own]
+            joined = [waves, *statistics, standard, own]
             parts.append((np.concatenate(joined, axis=1) - self.mean) * self.scale)
         return np.concatenate(parts)
 
@@ -178,7 +174,6 @@ def fit_rescorer(
     added = _with_constant(features.of(_at(clips, held_out), logits[held_out])) @ weights
     sums = logits[held_out] + np.float32(share) * added
     calibration = fit_calibration(1 / (1 + np.exp(-np.float64(sums))), clips.y[held_out])
-    folder = Path(out)
     model = _graph(features, weights * np.float32(share), calibration)
     facts = {
         "classifier_identity": classifier_identity(bundled_model("classifier")),
@@ -188,20 +183,37 @@ def fit_rescorer(
         "config": {"ridge": ridge, "share": share, "validation": validation, "seed": seed},
         "licence": "Apache-2.0; trained on features of AudioSet by Google, CC BY 4.0; see NOTICE",
     }
-    return _write(model, folder, facts, len(training), len(held_out))
+    weights_file = write_rescorer(model, Path(out) / "rescorer.onnx", facts)
+    manifest = weights_file.with_suffix(".json")
+    return RescorerFit(weights_file, manifest, len(training), len(held_out))
 
 
-def _write(
-    model: Any, folder: Path, facts: dict[str, Any], training: int, held_out: int
-) -> RescorerFit:
-    folder.mkdir(parents=True, exist_ok=True)
-    weights, manifest = folder / "rescorer.onnx", folder / "rescorer.json"
+def write_rescorer(model: Any, target: Path, facts: dict[str, Any]) -> Path:
+    """Write a rescorer and, beside it, its manifest; files of these names are replaced.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        As `audiosearch.classifier.clip_statistics.ClipNodes.rescorer` returns it.
+    target : Path
+        The ONNX file, called as the rescorer is.
+    facts : dict
+        What the manifest says of its making.
+
+    Raises
+    ------
+    MissingDependencyError
+        When onnx is not installed.
+    StorageError
+        When the files cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        made = write_classifier(model, scratch, name="rescorer", facts=facts)
-        with atomic_path(weights) as temporary:
+        made = write_classifier(model, scratch, name=target.stem, facts=facts)
+        with atomic_path(target) as temporary:
             temporary.write_bytes(made.read_bytes())
-        write_json(manifest, read_json(made.with_suffix(".json")))
-    return RescorerFit(weights, manifest, training, held_out)
+        write_json(target.with_suffix(".json"), read_json(made.with_suffix(".json")))
+    return target
 
 
 def _scores(scorer: Scorer, clips: PackedClips) -> npt.NDArray[np.float32]:
@@ -230,39 +242,22 @@ def _solve(features: Floats, y: npt.NDArray[np.bool_], ridge: float) -> Floats:
 
 def _graph(features: _Features, weights: Floats, calibration: Calibration) -> Any:
     """Return the rescorer as an ONNX model."""
-    from onnx import TensorProto, helper
-
-    graph = Nodes()
-    column = graph.op("Unsqueeze", "mask", graph.shape(2))
-    count = graph.op("ReduceSum", column, graph.shape(1), keepdims=1)
-    once = graph.op("ReduceSum", column, graph.shape(1), keepdims=0)
-
-    def mean(values: str, *, keep: bool = False) -> str:
-        total = graph.op(
-            "ReduceSum", graph.op("Mul", values, column), graph.shape(1), keepdims=int(keep)
-        )
-        return graph.op("Div", total, count if keep else once)
+    graph = ClipNodes()
 
     def waves(angles: str, axis: int) -> str:
         return graph.op("Concat", graph.op("Cos", angles), graph.op("Sin", angles), axis=axis)
 
     angles = graph.op("MatMul", "frames", graph.constant(features.frame_directions))
-    off = graph.op("Sub", "frames", mean("frames", keep=True))
-    deviation = graph.op("Sqrt", mean(graph.op("Mul", off, off)))
-    # Takes frames that do not exist out of the largest and smallest values.
-    away = graph.op("Mul", graph.op("Sub", graph.number(1), column), graph.number(_FAR))
-    largest = graph.op("ReduceMax", graph.op("Sub", "frames", away), axes=[1], keepdims=0)
-    smallest = graph.op("ReduceMin", graph.op("Add", "frames", away), axes=[1], keepdims=0)
     from_centre = graph.op("Sub", "logits", graph.constant(features.centre))
     standard = graph.op("Mul", from_centre, graph.constant(features.gain))
     own = waves(graph.op("MatMul", standard, graph.constant(features.score_directions)), 1)
     joined = graph.op(
         "Concat",
-        mean(waves(angles, 2)),
-        mean("frames"),
-        deviation,
-        largest,
-        smallest,
+        graph.mean(waves(angles, 2)),
+        graph.mean("frames"),
+        graph.deviation(),
+        graph.largest(),
+        graph.smallest(),
         standard,
         own,
         axis=1,
@@ -278,15 +273,8 @@ def _graph(features: _Features, weights: Floats, calibration: Calibration) -> An
     lines = np.array([calibration.a, calibration.b], np.float32)
     line = graph.op("Mul", total, graph.constant(lines[0]))
     scores = graph.op("Sigmoid", graph.op("Add", line, graph.constant(lines[1])))
-    model = graph.model(scores, weights.shape[1])
-    shape = ["clips", weights.shape[1]]
-    model.graph.input.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape))
-    return model
+    return graph.rescorer(scores, weights.shape[1])
 
 
 def _waves(angles: Floats) -> Floats:
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
-
-
-def _values(x: npt.NDArray[np.uint8]) -> Floats:
-    return (x.astype(np.float32) - 128.0) / 128.0

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch import audio, frontend
-from audiosearch.classifier.scorer import load_scorer
+from audiosearch.classifier.clip_scorer import load_clip_scorer
 from audiosearch.datasets.packed import CLIP_FRAMES
 from audiosearch.embedders import get_embedder
 from audiosearch.errors import InvalidArgumentError
@@ -60,6 +60,8 @@ class AnalyzerSettings:
         Folder of a classifier of AudioSet's classes; the bundled one where None.
     own : tuple of str
         Folders of classifiers of the user's own classes, which hear every file too.
+    rescored : bool
+        Whether the bundled classifier's scores are rescored, where a rescorer fits the embedder.
     threads : int or None
         Threads of the models; all cores where None.
     reduction : Reduction or None
@@ -71,6 +73,7 @@ class AnalyzerSettings:
     embedder: str = "lite"
     classifier: str | None = None
     own: tuple[str, ...] = ()
+    rescored: bool = True
     threads: int | None = None
     reduction: Reduction | None = None
     memory_limit: int | None = None
@@ -101,6 +104,8 @@ class Analysis:
         Class scores of each clip of 10 frames; the last clip may be shorter.
     own : tuple of Track
         What the user's own classifiers say of it.
+    embedder : str
+        Name of what embedded it.
     """
 
     path: str
@@ -108,6 +113,7 @@ class Analysis:
     frames: npt.NDArray[np.uint8]
     scores: npt.NDArray[np.float32]
     own: tuple[Track, ...] = ()
+    embedder: str = AnalyzerSettings.embedder
 
     def clip_times(self, clip: int) -> tuple[float, float]:
         """Return start and end of a clip in seconds."""
@@ -140,8 +146,15 @@ class Analyzer:
 
     def __init__(self, settings: AnalyzerSettings | None = None) -> None:
         self.settings = settings or AnalyzerSettings()
-        self._embedder = get_embedder(self.settings.embedder, threads=self.settings.threads)
-        self._scorer = load_scorer(self.settings.classifier, threads=self.settings.threads)
+        threads = self.settings.threads
+        self._embedder = get_embedder(self.settings.embedder, threads=threads)
+        self._scorer = load_clip_scorer(
+            self._embedder.name,
+            self._embedder.weights_hash,
+            classifier=self.settings.classifier,
+            rescored=self.settings.rescored,
+            threads=threads,
+        )
         self.own = load_classifiers(self.settings.own)
 
     def embed(
@@ -231,7 +244,7 @@ class Analyzer:
         for _, error in batches.finished():
             if error is not None:
                 raise error
-        return result_of(part, work)
+        return result_of(part, work, self.settings)
 
 
 class Sound:
@@ -315,8 +328,8 @@ def work_on(part: Segment, reduction: Reduction | None, own: Sequence[LabClassif
     )
 
 
-def result_of(part: Segment, work: Work) -> Analysis | Reduced:
-    """Return what a finished work has come to."""
+def result_of(part: Segment, work: Work, settings: AnalyzerSettings) -> Analysis | Reduced:
+    """Return what a finished work has come to under the settings of its `Analyzer`."""
     seconds = work.seconds or 0.0
     tracks = tuple(listener.finish() for listener in work.listeners)
     for track in tracks:
@@ -324,4 +337,5 @@ def result_of(part: Segment, work: Work) -> Analysis | Reduced:
     value = work.collector.finish(part.start, seconds)
     if work.frames is None:
         return Reduced(part.path, seconds, value)
-    return Analysis(part.path, seconds, np.concatenate(work.frames), value, tracks)
+    frames = np.concatenate(work.frames)
+    return Analysis(part.path, seconds, frames, value, tracks, settings.embedder)

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.classifier.scorer import BATCH, Scorer
+from audiosearch.classifier.clip_scorer import ClipScorer
+from audiosearch.classifier.scorer import BATCH
 from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES
 from audiosearch.embedders import Embedder
 from audiosearch.errors import EmptyAudioError
@@ -145,13 +146,13 @@ class Batches:
     ----------
     embedder : Embedder
         Makes frames of patches.
-    scorer : Scorer
+    scorer : ClipScorer
         Makes scores of windows of frames.
 
     Not to be used by several threads at once.
     """
 
-    def __init__(self, embedder: Embedder, scorer: Scorer) -> None:
+    def __init__(self, embedder: Embedder, scorer: ClipScorer) -> None:
         self._embedder, self._scorer = embedder, scorer
         self._patches: deque[_Pending] = deque()
         self._count = 0
@@ -266,9 +267,7 @@ class Batches:
         owners, self._owners = self._owners, []
         works = {id(work): work for work in owners}
         try:
-            scores = self._scorer.score_calibrated(
-                self._x[: len(owners)], self._lengths[: len(owners)]
-            )
+            scores = self._scorer.score(self._x[: len(owners)], self._lengths[: len(owners)])
         except Exception as error:
             self._fail(works.values(), error)
             return

@@ -126,7 +126,7 @@ def _serve(tasks: queue.SimpleQueue[Any], answers: _Answers) -> None:
             try:
                 if failure is not None:
                     raise failure
-                answers.send("done", number, result_of(part, work))
+                answers.send("done", number, result_of(part, work, settings))
             except BrokenPipeError:
                 raise
             except Exception as error:

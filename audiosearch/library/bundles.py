@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,11 @@ from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.library import Library
 from audiosearch.library.recordings import Origin
+from audiosearch.library.scoring import Maker, scored_by
 from audiosearch.library.snapshot import Part
 from audiosearch.library.tail import TailBlock, tail_columns
 
-__all__ = ["Bundle", "Maker", "makers_of", "read_bundles"]
+__all__ = ["Bundle", "makers_of", "read_bundles", "scorers_of"]
 
 _RECORDINGS_AT_ONCE = 1000
 _ATTEMPTS = 5
@@ -58,19 +59,24 @@ class Bundle:
         return found
 
 
-Maker = tuple[str, str | None]
-"""Name of a model, and the SHA-256 of its weights where it has such."""
-
-
 def makers_of(library: Library) -> tuple[list[Maker], Maker]:
-    """Return the embedders whose embeddings a library holds, and its classifier."""
-    manifest = library.manifest
-    embedders = [manifest["embedder"], *manifest.get("mixed_with", [])]
-    classifier = manifest["classifier"]
-    return (
-        [(str(model["name"]), model["sha256"]) for model in embedders],
-        (str(classifier["name"]), classifier["sha256"]),
-    )
+    """Return the embedders whose embeddings a library holds, and its classifier.
+
+    The classifier's hash is what scored the clips; where that differs from embedder to embedder,
+    all hashes in their order, joined by ``+``.
+    """
+    scorers = scored_by(library.manifest)
+    digests = list(scorers.values())
+    joined = digests[0] if len(set(digests)) == 1 else "+".join(digests)
+    return list(scorers), (str(library.manifest["classifier"]["name"]), joined)
+
+
+def scorers_of(embedders: Sequence[Maker], classifier: Maker) -> list[tuple[Maker, str]]:
+    """Return each embedder with the hash of what scored its clips, as `makers_of` has them."""
+    digests = str(classifier[1] or "").split("+")
+    if len(digests) != len(embedders):
+        digests = [digests[0]] * len(embedders)
+    return list(zip(embedders, digests, strict=True))
 
 
 def read_bundles(library: Library) -> Iterator[Bundle]:

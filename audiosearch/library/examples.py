@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.classifier.scorer import clip_frames, load_scorer
+from audiosearch.classifier.scorer import clip_frames
 from audiosearch.datasets.packed import CLIP_FRAMES, PackedFile
-from audiosearch.embedders import available_embedders
+from audiosearch.embedders import available_embedders, embedder_hash
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import DataError, InvalidArgumentError, LibraryError, printable
 from audiosearch.frontend import PATCH_SECONDS
 from audiosearch.library.hits import Clip, Hit, Moment
 from audiosearch.library.likeness import Probe, clip_probe, probe_of, traits_of
+from audiosearch.library.scoring import clip_scorer, is_rescored, scored_by, sound_maker
 from audiosearch.library.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def _resolved(library: ClipDetails, now: Snapshot, example: Example) -> Resolved
     if example.is_part:
         first, stop = _window(len(frames), example, "The example")
         frames = frames[first:stop]
-    return Resolved(_of_frames(library, frames), example.weight)
+    return Resolved(_of_frames(library, frames, "file"), example.weight)
 
 
 def _of_clip(library: ClipDetails, now: Snapshot, example: Example, clip: int) -> Resolved:
@@ -244,33 +245,25 @@ def _of_clip(library: ClipDetails, now: Snapshot, example: Example, clip: int) -
         )
     begin = first // CLIP_FRAMES * CLIP_FRAMES
     frames = np.concatenate(pieces)[first - begin : stop - begin]
-    return Resolved(_of_frames(library, frames), example.weight, tuple(here))
+    return Resolved(_of_frames(library, frames, recording.source), example.weight, tuple(here))
 
 
 def _of_file(library: ClipDetails, example: Example, path: str | os.PathLike[str]) -> Probe:
     from audiosearch.jobs.analysis import Analyzer, AnalyzerSettings, Segment
 
     # AudioSet's released embeddings have no embedder here; any of ours shares their space.
-    made_by = [library.manifest["embedder"], *library.manifest.get("mixed_with", [])]
-    names = [model["name"] for model in made_by if model["name"] in available_embedders()]
-    settings = AnalyzerSettings(embedder=names[0]) if names else AnalyzerSettings()
+    names = [name for name, _ in scored_by(library.manifest) if name in available_embedders()]
+    embedder = names[0] if names else AnalyzerSettings.embedder
+    rescored = is_rescored(library.manifest, (embedder, embedder_hash(embedder)))
     part = Segment(os.fspath(path), example.start or 0.0, example.end)
-    analysis = Analyzer(settings).analyze(part)
-    return _of_frames(library, analysis.frames, analysis.scores)
+    analysis = Analyzer(AnalyzerSettings(embedder=embedder, rescored=rescored)).analyze(part)
+    return probe_of(analysis.scores, analysis.frames)
 
 
-def _of_frames(
-    library: ClipDetails,
-    frames: npt.NDArray[np.uint8],
-    scores: npt.NDArray[np.float32] | None = None,
-) -> Probe:
-    """Return the probe of a sound, scored as the clips of the library are."""
-    from audiosearch.library.scoring import library_scores  # which imports what imports this
-
-    x, n_frames = clip_frames(frames)
-    if scores is None:
-        scores = load_scorer().score_calibrated(x, n_frames)
-    return probe_of(library_scores(library, scores, x, n_frames), frames)
+def _of_frames(library: ClipDetails, frames: npt.NDArray[np.uint8], source: str) -> Probe:
+    """Return the probe of frames from a source, scored as the library's clips of it are."""
+    scorer = clip_scorer(library.manifest, sound_maker(library.manifest, source))
+    return probe_of(scorer.score(*clip_frames(frames)), frames)
 
 
 def _window(

@@ -41,12 +41,27 @@ from audiosearch.jobs import (
 from audiosearch.library.compaction import tidy
 from audiosearch.library.index_building import check_factory
 from audiosearch.library.library import Library
-from audiosearch.library.manifest import LOCK, MANIFEST, create_library, refuse_foreign
+from audiosearch.library.manifest import (
+    LOCK,
+    MANIFEST,
+    create_library,
+    mixed_maker,
+    refuse_foreign,
+)
 from audiosearch.library.own_classes import add_classifiers, check_classifiers
 from audiosearch.library.own_classes import drop_classifier as forget_classifier
-from audiosearch.library.packed_source import index_packed, packed_by
+from audiosearch.library.packed_source import index_packed
 from audiosearch.library.recordings import KnownFile, Skipped
-from audiosearch.library.scoring import known_scorers, library_scorer
+from audiosearch.library.scoring import (
+    Maker,
+    are_comparable,
+    is_rescored,
+    known_scorers,
+    library_scorer,
+    new_scorer,
+    packed_by,
+    scored_by,
+)
 from audiosearch.library.sources import SoundFile, Sources, absolute, find, is_below
 from audiosearch.library.writer import IndexSummary, Writer
 from audiosearch.own.classifier import load_classifiers
@@ -154,7 +169,7 @@ def index(
         if not found.files and not found.packed:
             raise _nothing_found(found)
         refuse_foreign(folder)
-    wanted: list[tuple[str, str | None]] = []
+    wanted: list[Maker] = []
     if found.sounds:
         wanted.append((embedder, embedder_hash(embedder)))
     wanted.extend(made_by)
@@ -162,7 +177,7 @@ def index(
         folder.mkdir(parents=True, exist_ok=True)
     with writer_lock(folder):
         if not (folder / MANIFEST).exists():
-            create_library(folder, embedder=wanted[0], classifier=library_scorer())
+            create_library(folder, embedder=wanted[0], classifier=library_scorer(wanted[0]))
         with Library(folder, writable=True) as target:
             _check_match(target, wanted, mix_embedders)
             if vector_index is not None and target.manifest["vectors"]["factory"] != vector_index:
@@ -182,7 +197,10 @@ def index(
                     keep_missing=keep_missing,
                     retry_skipped=retry_skipped,
                     settings=AnalyzerSettings(
-                        embedder=embedder, own=target.own.folders, memory_limit=memory_limit
+                        embedder=embedder,
+                        rescored=is_rescored(target.manifest, wanted[0]),
+                        own=target.own.folders,
+                        memory_limit=memory_limit,
                     ),
                     workers=workers,
                     time_limit=time_limit,
@@ -274,40 +292,51 @@ def _remove_gone(writer: Writer, sources: Sources, known: dict[bytes, KnownFile]
         writer.summary.removed += sum(before.id is not None for before in gone)
 
 
-def _check_match(library: Library, wanted: list[tuple[str, str | None]], mix: bool) -> None:
-    """Refuse what would mix embedders or classifiers in one library."""
+def _check_match(library: Library, wanted: list[Maker], mix: bool) -> None:
+    """Refuse what would mix embedders, or scores that cannot be compared, in one library."""
     manifest, name = library.manifest, printable(str(library.folder))
-    if manifest["classifier"]["sha256"] not in known_scorers():
-        raise LibraryMismatchError(
-            f"The library {name} was scored by another classifier "
-            f"({manifest['classifier']['name']}, {manifest['classifier']['sha256'][:12]}) than "
-            f"this version brings ({library_scorer()[1][:12]}); their scores cannot be compared. "
-            "Index the sounds into a new folder with --library."
-        )
-    have = [manifest["embedder"], *manifest.get("mixed_with", [])]
-    added = [
-        {"name": new, "sha256": digest, "space": manifest["embedder"]["space"]}
-        for new, digest in wanted
-        if not any((old["name"], old["sha256"]) == (new, digest) for old in have)
-    ]
+    have = scored_by(manifest)
+    for embedder in wanted:
+        if embedder in have and have[embedder] not in known_scorers(embedder):
+            raise _other_scores(name, manifest, have[embedder], embedder)
+    own = next(iter(have))
+    added = {embedder: "" for embedder in wanted if embedder not in have}
     if not added:
         return
+    new = next(iter(added))
     if not mix:
         raise LibraryMismatchError(
-            f"The library {name} holds embeddings by '{have[0]['name']}', and these would be by "
-            f"'{added[0]['name']}'{_hashes(have[0], added[0])}. Both lie in one space but differ "
+            f"The library {name} holds embeddings by '{own[0]}', and these would be by "
+            f"'{new[0]}'{_hashes(own, new)}. Both lie in one space but differ "
             "in detail. Index into another folder with --library, or mix them with "
             "--mix-embedders."
         )
-    manifest["mixed_with"] = [*manifest.get("mixed_with", []), *added]
+    added = {embedder: new_scorer(manifest, embedder) for embedder in added}
+    if not are_comparable([*have.items(), *added.items()]):
+        raise _other_scores(name, manifest, have[own], own)
+    manifest["mixed_with"] = [
+        *manifest.get("mixed_with", []),
+        *(mixed_maker(embedder, digest) for embedder, digest in added.items()),
+    ]
     write_json(library.folder / MANIFEST, manifest)
 
 
-def _hashes(old: dict[str, Any], new: dict[str, Any]) -> str:
+def _other_scores(
+    name: str, manifest: dict[str, Any], digest: str, embedder: Maker
+) -> LibraryMismatchError:
+    return LibraryMismatchError(
+        f"The library {name} was scored by another classifier or rescorer "
+        f"({manifest['classifier']['name']}, {digest[:12]}) than this version brings for "
+        f"embeddings by '{embedder[0]}' ({library_scorer(embedder)[1][:12]}); their scores cannot "
+        "be compared. Index the sounds into a new folder with --library."
+    )
+
+
+def _hashes(old: Maker, new: Maker) -> str:
     """Tell two versions of one embedder apart."""
-    if old["name"] != new["name"]:
+    if old[0] != new[0]:
         return ""
-    return f" with other weights ({old['sha256'][:12]} and {new['sha256'][:12]})"
+    return f" with other weights ({str(old[1])[:12]} and {str(new[1])[:12]})"
 
 
 @contextlib.contextmanager

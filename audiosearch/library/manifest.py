@@ -28,6 +28,7 @@ __all__ = [
     "MANIFEST",
     "create_library",
     "iso_time",
+    "mixed_maker",
     "read_manifest",
     "refuse_foreign",
 ]
@@ -87,6 +88,18 @@ def create_library(
             },
         },
     )
+
+
+def mixed_maker(embedder: tuple[str, str | None], scored_by: str) -> dict[str, Any]:
+    """Return what a manifest says of an embedder that is mixed in.
+
+    Parameters
+    ----------
+    embedder : (name, SHA-256 of the weights)
+    scored_by : str
+        Hash of what scores its clips, see `audiosearch.library.scoring`.
+    """
+    return {"name": embedder[0], "sha256": embedder[1], "space": SPACE, "scored_by": scored_by}
 
 
 def refuse_foreign(folder: Path) -> None:

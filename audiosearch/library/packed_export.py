@@ -28,9 +28,10 @@ from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, PackedFile
 from audiosearch.datasets.packed_writer import ClipRows, write_packed_file
 from audiosearch.errors import DataError, printable
 from audiosearch.labels import CLASS_COUNT
-from audiosearch.library.bundles import Bundle, Maker
+from audiosearch.library.bundles import Bundle
 from audiosearch.library.columns import decode_scores, encode_scores
 from audiosearch.library.recordings import Origin
+from audiosearch.library.scoring import Maker
 from audiosearch.library.tables import Source, origin_fields, origin_of
 
 __all__ = ["read_packed", "write_packed"]

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from audiosearch.classifier.scorer import load_scorer
 from audiosearch.datasets.packed import RELEASED, PackedFile
 from audiosearch.library.columns import search_vector
 from audiosearch.library.recordings import NewRecording
-from audiosearch.library.scoring import library_scores
+from audiosearch.library.scoring import clip_scorer, packed_by
 from audiosearch.library.sources import absolute
 from audiosearch.library.writer import Writer
 
@@ -18,11 +17,6 @@ __all__ = ["index_packed"]
 
 _ROWS = 512  # are scored and committed at once
 _REMOVED_AT_ONCE = 10_000  # while they are committed, readers wait for names
-
-
-def packed_by(file: PackedFile) -> tuple[str, str | None]:
-    """Return name and weights' hash of what embedded a packed file."""
-    return file.attribute("embedder") or RELEASED, file.attribute("embedder_sha256")
 
 
 def index_packed(writer: Writer, path: Path) -> None:
@@ -39,8 +33,8 @@ def index_packed(writer: Writer, path: Path) -> None:
     """
     catalogue, summary = writer.library.catalogue, writer.summary
     name, status = absolute(path), path.stat()
-    scorer = load_scorer()
     with PackedFile(path) as file:
+        scorer = clip_scorer(writer.library.manifest, packed_by(file))
         ids, times = file.video_ids(), file.times()
         source = "audioset" if packed_by(file)[0] == RELEASED else "packed"
         known = catalogue.packed_file(name)
@@ -80,8 +74,7 @@ def index_packed(writer: Writer, path: Path) -> None:
                     )
                 )
             vectors = [search_vector(x[:n]) for x, n in zip(rows.x, rows.n_frames, strict=True)]
-            scores = scorer.score_calibrated(rows.x, rows.n_frames)
-            scores = library_scores(writer.library, scores, rows.x, rows.n_frames)
+            scores = scorer.score(rows.x, rows.n_frames)
             updated = min(max(replaced - start, 0), stop - start)
             summary.updated += updated
             summary.added += stop - start - updated

@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.classifier.rescoring import load_rescorer, rescored_identity
+from audiosearch.classifier.rescoring import load_rescorer
 from audiosearch.classifier.scorer import load_scorer
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.errors import DataError, printable
 from audiosearch.labels import CLASS_COUNT, load_labels
 from audiosearch.library.columns import encode_scores
 from audiosearch.library.ranking import rank
+from audiosearch.library.scoring import packed_by
 from audiosearch.library.snapshot import Part
 from audiosearch.library.tail import ROW, TailBlock
 from audiosearch.query import All, Node, Not, Term, load_vocabulary
@@ -110,15 +111,15 @@ def evaluate_search(
         When the classifier cannot be used.
     """
     scorer = load_scorer()
-    rescored = rescored_identity() is not None
     raw, stored, truth = [], [], []
     with PackedFile(path, labels=True) as file:
+        rescorer = load_rescorer(*packed_by(file))
         for start, clips in file.blocks():
             assert clips.y is not None  # labels were asked for
             scores = scorer.score(clips.x, clips.n_frames)
             better = scorer.calibrated(scores).astype(np.float32)
-            if rescored:
-                better = load_rescorer().rescore(better, clips.x, clips.n_frames)
+            if rescorer is not None:
+                better = rescorer.rescore(better, clips.x, clips.n_frames)
             raw.append(scores)
             stored.append(encode_scores(better))
             truth.append(clips.y)

@@ -23,9 +23,10 @@ from audiosearch.datasets.packed import CLIP_FRAMES
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import DataError, MissingDependencyError, printable
 from audiosearch.labels import CLASS_COUNT, load_labels
-from audiosearch.library.bundles import Bundle, Maker
+from audiosearch.library.bundles import Bundle
 from audiosearch.library.columns import encode_scores, score_codes
 from audiosearch.library.recordings import Origin
+from audiosearch.library.scoring import Maker
 from audiosearch.storage import storage_errors
 
 __all__ = ["COLUMNS", "Source", "origin_fields", "origin_of", "read_table", "write_table"]

@@ -1,6 +1,6 @@
 """How the scores of classes go through a recording: frame by frame, or clip by clip.
 
-A frame is scored by the bundled classifier as if it were a sound of 0.96 s of its own, as
+A frame is scored as if it were a sound of 0.96 s of its own, as
 ``audiosearch tag --per segment`` does it. That needs the embedding frames. The scores of whole
 clips are stored, so an outline of a recording of any length costs next to nothing.
 """
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.classifier.scorer import load_scorer
 from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES
 from audiosearch.errors import InvalidArgumentError, LibraryError
 from audiosearch.frontend import PATCH_SECONDS
@@ -22,6 +21,7 @@ from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import CLASS_COUNT, load_labels
 from audiosearch.library.columns import decode_scores
 from audiosearch.library.examples import StoredFrames
+from audiosearch.library.scoring import clip_scorer, sound_maker
 
 if TYPE_CHECKING:
     from audiosearch.library.clip_details import ClipDetails
@@ -115,7 +115,8 @@ def frame_timeline(
         return Timeline(recording.id, from_second, last_second, PATCH_SECONDS, [])
     x = np.zeros((len(frames), CLIP_FRAMES, FRAME_VALUES), np.uint8)
     x[:, 0] = frames
-    scores = load_scorer().score_calibrated(x, np.ones(len(x), np.int64))
+    scorer = clip_scorer(library.manifest, sound_maker(library.manifest, recording.source))
+    scores = scorer.score(x, np.ones(len(x), np.int64))
     to_second = min(from_second + len(frames) * PATCH_SECONDS, begins + length)
     # What is heard in several frames comes before what flares up in one.
     strongest = np.sort(scores, axis=0)[-min(3, len(scores)) :].mean(axis=0)

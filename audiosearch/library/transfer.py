@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from audiosearch.embedders.base import SPACE
 from audiosearch.errors import (
     DataError,
     InvalidArgumentError,
@@ -21,15 +20,16 @@ from audiosearch.errors import (
     printable,
 )
 from audiosearch.jobs import Progress
-from audiosearch.library.bundles import Bundle, Maker, makers_of, read_bundles
+from audiosearch.library.bundles import Bundle, makers_of, read_bundles, scorers_of
 from audiosearch.library.columns import decode_scores, encode_scores
 from audiosearch.library.compaction import seal, tidy
 from audiosearch.library.indexing import writer_lock
 from audiosearch.library.labelling import copy_labels, relink
 from audiosearch.library.library import Library
-from audiosearch.library.manifest import MANIFEST, create_library, refuse_foreign
+from audiosearch.library.manifest import MANIFEST, create_library, mixed_maker, refuse_foreign
 from audiosearch.library.packed_export import read_packed, write_packed
 from audiosearch.library.recordings import KnownFile, NewRecording, Origin
+from audiosearch.library.scoring import Maker, are_comparable, scored_by
 from audiosearch.library.tables import Source, read_table, write_table
 from audiosearch.library.writer import append_clips
 from audiosearch.query import THESAURUS
@@ -209,19 +209,19 @@ def merge(
     made_by = [_makers(path) for path in paths]  # before anything is made
     if not (folder / MANIFEST).exists():
         refuse_foreign(folder)
-        _check_match(folder, made_by[0][1], made_by[0][0][:1], made_by, mix_embedders)
+        _check_match(folder, dict(scorers_of(*made_by[0])[:1]), made_by, mix_embedders)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     summary = ImportSummary(printable(str(folder)))
     with writer_lock(folder):
         if not (folder / MANIFEST).exists():
-            embedder, (name, digest) = made_by[0][0][0], made_by[0][1]
-            create_library(folder, embedder=embedder, classifier=(name, digest or ""))
+            embedder, digest = scorers_of(*made_by[0])[0]
+            create_library(folder, embedder=embedder, classifier=(made_by[0][1][0], digest))
         with Library(folder, writable=True) as target:
-            embedders, classifier = makers_of(target)
-            added = _check_match(folder, classifier, embedders, made_by, mix_embedders)
+            have = scored_by(target.manifest)
+            added = _check_match(folder, have, made_by, mix_embedders)
             if added:
-                new = [{"name": n, "sha256": digest, "space": SPACE} for n, digest in added]
+                new = [mixed_maker(embedder, digest) for embedder, digest in added.items()]
                 target.manifest["mixed_with"] = [*target.manifest.get("mixed_with", []), *new]
                 write_json(folder / MANIFEST, target.manifest)
             importer = _Importer(target, summary, on_progress)
@@ -383,25 +383,27 @@ def _makers(path: Path) -> tuple[list[Maker], Maker]:
 
 def _check_match(
     folder: Path,
-    classifier: Maker,
-    embedders: list[Maker],
+    have: dict[Maker, str],
     made_by: Sequence[tuple[list[Maker], Maker]],
     mix: bool,
-) -> list[Maker]:
-    """Refuse what does not fit; return the embedders that are new to the library."""
+) -> dict[Maker, str]:
+    """Refuse what does not fit; return the embedders that are new, and what scored their clips."""
     name = printable(str(folder))
-    for _, other in made_by:
-        if other[1] != classifier[1]:
+    own, digest = next(iter(have.items()))
+    scorers = [*have.items()]
+    for makers in made_by:
+        scorers += scorers_of(*makers)
+        if not are_comparable(scorers):
             raise LibraryMismatchError(
-                f"The library {name} was scored by the classifier '{classifier[0]}' "
-                f"({str(classifier[1])[:12]}), and this by '{other[0]}' ({str(other[1])[:12]}); "
+                f"The library {name} was scored by another classifier or rescorer "
+                f"({digest[:12]}) than this, by '{makers[1][0]}' ({str(makers[1][1])[:12]}); "
                 "their scores cannot be compared. Index the sounds again instead."
             )
-    new = list(dict.fromkeys(m for makers, _ in made_by for m in makers if m not in embedders))
+    new = {embedder: digest for embedder, digest in scorers if embedder not in have}
     if new and not mix:
         raise LibraryMismatchError(
-            f"The library {name} holds embeddings by '{embedders[0][0]}', and these are by "
-            f"'{new[0][0]}'. They differ in detail. Use another library, or mix them with "
+            f"The library {name} holds embeddings by '{own[0]}', and these are by "
+            f"'{next(iter(new))[0]}'. They differ in detail. Use another library, or mix them with "
             "--mix-embedders."
         )
     return new

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.classifier.scorer import clip_frames
 from audiosearch.datasets.packed import CLIP_FRAMES
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import AudioDecodeError, AudioError, InvalidArgumentError, printable
@@ -21,7 +20,6 @@ from audiosearch.library.compaction import seal
 from audiosearch.library.label_table import contents_of
 from audiosearch.library.library import Library
 from audiosearch.library.recordings import KnownFile, NewRecording, Skipped
-from audiosearch.library.scoring import library_scores
 from audiosearch.library.segments import SEAL_CLIPS
 from audiosearch.library.sources import SoundFile, is_below
 from audiosearch.library.tail import ROW, tail_columns
@@ -103,7 +101,7 @@ class Writer:
             contents = append_clips(
                 self.library,
                 [len(result.scores) for result in results],
-                self._scores(results),
+                np.concatenate([result.scores for result in results]),
                 np.stack([vector for result in results for vector in _clip_vectors(result)]),
                 frame_counts=np.concatenate([_frame_counts(result) for result in results]),
                 frames=embedded,
@@ -137,16 +135,6 @@ class Writer:
         size = sum(file.size for file, _, _ in group)
         self.meter.add(len(group), skipped=skipped, seconds=seconds, size=size)
         self._seal()
-
-    def _scores(self, results: Sequence[Analysis]) -> npt.NDArray[np.float32]:
-        """Return the scores of all clips of some files, as the library stores them."""
-        cut = [clip_frames(result.frames) for result in results]
-        return library_scores(
-            self.library,
-            np.concatenate([result.scores for result in results]),
-            np.concatenate([x for x, _ in cut]),
-            np.concatenate([n_frames for _, n_frames in cut]),
-        )
 
     def add_rows(
         self,

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from audiosearch.classifier.rescoring import rescorer_of
 from audiosearch.classifier.scorer import classifier_identity
 from audiosearch.embedders import available_embedders, embedder_hash
 from audiosearch.errors import (
@@ -178,9 +179,12 @@ def tag_batch(
     if memory_limit < 1:
         raise InvalidArgumentError(f"memory_limit must be at least 1 MB, not {memory_limit}.")
     own = load_classifiers(classifier)
+    digest = embedder_hash(embedder)
+    rescorer = rescorer_of(embedder, digest)
     models: dict[str, Any] = {
-        "embedder": {"name": embedder, "sha256": embedder_hash(embedder)},
+        "embedder": {"name": embedder, "sha256": digest},
         "classifier": {"sha256": classifier_identity(bundled_model("classifier"))},
+        **({} if rescorer is None else {"rescorer": {"sha256": rescorer.sha256}}),
     }
     digests = [model["sha256"] for model in models.values()]
     if own:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from audiosearch.classifier.scorer import load_scorer
+from audiosearch.classifier.clip_scorer import load_clip_scorer
 from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES
+from audiosearch.embedders import embedder_hash
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.frontend import PATCH_SECONDS
 from audiosearch.jobs import Analysis
@@ -70,7 +71,7 @@ def frame_scores(analysis: Analysis, *, top: int) -> FrameScores:
     Parameters
     ----------
     analysis : Analysis
-        The sound; its frames are scored by the bundled classifier.
+        The sound; its frames are scored by the bundled classifier, and rescored.
     top : int
         How many classes: those that reach the highest scores.
 
@@ -83,7 +84,8 @@ def frame_scores(analysis: Analysis, *, top: int) -> FrameScores:
         raise InvalidArgumentError(f"top must be at least 1, not {top}.")
     x = np.zeros((len(analysis.frames), CLIP_FRAMES, FRAME_VALUES), np.uint8)
     x[:, 0] = analysis.frames
-    scores = load_scorer().score_calibrated(x, np.ones(len(x), np.int64))
+    scorer = load_clip_scorer(analysis.embedder, embedder_hash(analysis.embedder))
+    scores = scorer.score(x, np.ones(len(x), np.int64))
     best = scores.max(axis=0)
     labels = load_labels()
     order = np.argsort(-best, kind="stable")[:top].tolist()

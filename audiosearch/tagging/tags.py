@@ -13,13 +13,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.classifier.scorer import load_scorer
+from audiosearch.classifier.clip_scorer import load_clip_scorer
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.embedders import embedder_hash
 from audiosearch.errors import AudioError, InvalidArgumentError, printable
 from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings, WorkerPool, core_count
 from audiosearch.labels import CLASS_COUNT, load_labels
 from audiosearch.library.hits import Tag, tags_to_dicts
+from audiosearch.library.scoring import packed_by
 from audiosearch.own.classifier import load_classifiers
 from audiosearch.tagging.rules import TagRules, name_of
 
@@ -192,7 +193,8 @@ def tag_packed(path: str | os.PathLike[str], row: int, *, top: int = 5) -> TagRe
         rows = file.read(row, row + 1)
         start, end = file.times()[row]
         recording = file.video_ids()[row]
-    scores = load_scorer().score_calibrated(rows.x, rows.n_frames)[0]
+        scorer = load_clip_scorer(*packed_by(file))
+    scores = scorer.score(rows.x, rows.n_frames)[0]
     labels = None
     if rows.y is not None:
         labels = [load_labels()[int(i)].name for i in np.flatnonzero(rows.y[0])]

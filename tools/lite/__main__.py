@@ -11,6 +11,7 @@
     python -m tools.lite folds    WORK FROM RUN   stages 2 and 3, a fold of pairs held out
     python -m tools.lite restore  WORK FILE RUN   a stage's folder from an exported embedder
     python -m tools.lite export   RUN FILE        ONNX and manifest
+    python -m tools.lite rescore  WORK FILE       the rescorer of the embedder's clips
     python -m tools.lite measure  FILE            the table of bars
 
 WORK is a folder for sounds and what is computed from them (about 30 GB). Every step can be stopped
@@ -133,6 +134,20 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run_folder", type=Path)
     export.add_argument("target", type=Path, help="the ONNX file")
 
+    rescore = step("rescore", commands.fit_rescorer)
+    rescore.add_argument("work", type=Path)
+    rescore.add_argument("target", type=Path, help="the ONNX file")
+    rescore.add_argument("--embedder", type=Path, help="ONNX file (the bundled one)")
+    rescore.add_argument("--hidden", type=int, default=512)
+    rescore.add_argument("--epochs", type=int, default=14)
+    rescore.add_argument("--learning-rate", type=float, default=1e-3)
+    rescore.add_argument("--noise", type=float, default=0.5, help="put on the features")
+    rescore.add_argument("--mixed", type=float, default=3.0, help="how much mixed clips count")
+    rescore.add_argument("--share", type=float, default=0.75, help="of what is learnt that counts")
+    rescore.add_argument("--validation", type=float, default=0.0, help="share of the packages")
+    rescore.add_argument("--seed", type=int, default=0)
+    rescore.add_argument("--threads", type=int, default=1, help="of embedder and classifier")
+
     measure = step("measure", commands.measure_embedder)
     measure.add_argument("embedder", type=Path, nargs="?", help="ONNX file (the bundled one)")
     measure.add_argument("--data-dir", type=Path, required=True,
@@ -140,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--yamnet", type=Path, required=True)
     measure.add_argument("--work", type=Path, help="for the sounds of the held-out packages")
     measure.add_argument("--classifier", help="run folder (the bundled classifier)")
+    measure.add_argument("--rescorer", type=Path, help="ONNX file (the bundled one)")
     measure.add_argument("--folds", type=Path, help="folder that the step folds wrote")
     measure.add_argument("--json", type=Path, help="where to keep the figures")
     return parser

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from audiosearch.classifier.clip_scorer import ClipScorer, load_clip_scorer
+from audiosearch.classifier.rescoring import Rescorer
 from audiosearch.classifier.scorer import load_scorer
 from audiosearch.errors import DataError, InvalidArgumentError
-from audiosearch.models import bundled_model
-from audiosearch.storage import read_json, write_json
+from audiosearch.models import bundled_model, read_model
+from audiosearch.storage import read_json, sha256_file, write_json
 from tools.lite.catalogue import Sound, read_packages, read_sounds, write_rows
 from tools.lite.collection import SoundStore, collect
 from tools.lite.network import StudentConfig, build_adaptor, build_trunk, config_from_dict
@@ -30,6 +32,7 @@ __all__ = [
     "cross_validate",
     "distil_trunk",
     "export_run",
+    "fit_rescorer",
     "make_shards",
     "measure_embedder",
     "prepare",
@@ -220,16 +223,51 @@ def measure_embedder(options: Namespace) -> None:
         released=released,
     )
     folds = [options.folds / f"fold-{fold}.onnx" for fold in range(FOLDS)] if options.folds else []
+    embedder: Path = options.embedder or bundled_model("lite").path
     result = measure(
-        options.embedder or bundled_model("lite").path,
+        embedder,
         tests,
-        load_scorer(options.classifier),
+        _clip_scorer(options, sha256_file(embedder)),
         _teacher(work, options.yamnet, 2),
         folds=folds,
         say=say,
     )
     if options.json:
         write_json(options.json, result)
+
+
+def fit_rescorer(options: Namespace) -> None:
+    """Fit the rescorer of the embedder's clips, from the shards."""
+    from tools.lite.measures import OnnxEmbedder
+    from tools.lite.rescoring import RescoringConfig, embed_shards, fit_lite
+
+    config = RescoringConfig(
+        hidden=options.hidden,
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        noise=options.noise,
+        mixed=options.mixed,
+        share=options.share,
+        validation=options.validation,
+        seed=options.seed,
+    )
+    embedder: Path = options.embedder or bundled_model("lite").path
+    digest = sha256_file(embedder)
+    clips = embed_shards(
+        options.work, OnnxEmbedder(embedder, threads=options.threads), digest, say=say
+    )
+    scorer = load_scorer(threads=options.threads)
+    path = fit_lite(clips, scorer, digest, options.target, config, say=say)
+    say(f"{path}: {path.stat().st_size:,} bytes")
+
+
+def _clip_scorer(options: Namespace, digest: str) -> ClipScorer:
+    """Return what scores the embedder's clips: with the rescorer named, or what is installed."""
+    if options.rescorer is None:
+        return load_clip_scorer("lite", digest, classifier=options.classifier)
+    path: Path = options.rescorer
+    model = read_model(path.parent, path.stem, remedy="Fit it again with the step rescore.")
+    return ClipScorer(load_scorer(options.classifier), Rescorer(model))
 
 
 def _store(work: Path) -> SoundStore:

@@ -4,7 +4,12 @@ Nothing here trains, tunes or selects: the tests are read only by this module.
 
 =========== ====================================================================================
 top 5       sounds of known class: how often one of the right classes is among the five best of
-            527, by our classifier on the embedder's frames; and by YAMNet's mean score
+            527, by the scores that users get; by those of the classifier alone; and by YAMNet's
+            mean score
+AP          the same sounds, in the order of their score for a class: average precision, the mean
+            over the classes that at least two of them have
+ECE         the same scores beside YAMNet's: in 15 bins of equal width, how far the mean of a bin's
+            scores is from the mean of YAMNet's, weighted by the bin's pairs of sound and class
 R@10        clips of AudioSet whose released embedding is known: how often it is among the ten
             nearest of all released ones to the embedder's own, by the direction of the mean frame
 probe       logistic regression on the mean frame, over the folds of the test set
@@ -16,18 +21,20 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from audiosearch import audio, frontend
-from audiosearch.classifier.scorer import Scorer, clip_frames
+from audiosearch.classifier.clip_scorer import ClipScorer
+from audiosearch.classifier.scorer import clip_frames
 from audiosearch.embedders.base import quantize
 from audiosearch.errors import DataError, printable
 from audiosearch.labels import load_labels
 from audiosearch.library.columns import search_vector
+from audiosearch.metrics import average_precision
 from tools.lite.released import Pairs, Released
 from tools.lite.teacher import Teacher
 
@@ -36,8 +43,10 @@ __all__ = [
     "NearestResult",
     "OnnxEmbedder",
     "TopResult",
+    "calibration_error",
     "interval",
     "nearest_released",
+    "order",
     "probe",
     "read_labelled",
     "top_classes",
@@ -166,17 +175,33 @@ class TopResult:
 
     Attributes
     ----------
-    ours, theirs : dict of str to list of bool
-        Hits of the embedder with our classifier, and of YAMNet, by group.
+    ours, plain, theirs : dict of str to list of bool
+        Hits of the embedder with the scores that users get, with those of the classifier alone, and
+        of YAMNet, by group.
+    order : dict of str to float
+        Average precision of the recordings' order by class, of the same three by name.
+    classes : int
+        How many classes it is the mean over.
+    error : dict of str to float
+        Calibration error of ``ours`` and ``plain`` beside YAMNet's scores.
     """
 
     ours: dict[str, list[bool]] = field(default_factory=dict)
+    plain: dict[str, list[bool]] = field(default_factory=dict)
     theirs: dict[str, list[bool]] = field(default_factory=dict)
+    order: dict[str, float] = field(default_factory=dict)
+    classes: int = 0
+    error: dict[str, float] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
         """Share of recordings that the embedder got right."""
         return _share(self.ours)
+
+    @property
+    def plain_share(self) -> float:
+        """Share of recordings that it got right without a rescorer."""
+        return _share(self.plain)
 
     @property
     def their_share(self) -> float:
@@ -190,13 +215,13 @@ def _share(hits: Mapping[str, Sequence[bool]]) -> float:
 
 
 def top_classes(
-    known: Sequence[Known], embed: Embed, scorer: Scorer, teacher: Teacher | None
+    known: Sequence[Known], embed: Embed, scorer: ClipScorer, teacher: Teacher | None
 ) -> tuple[TopResult, npt.NDArray[np.float32]]:
     """Measure the top 5 on recordings, and return their mean frames for the probe.
 
-    The classifier's scores are calibrated, as users see them; of a recording longer than 10 s the
-    mean over its clips counts. YAMNet's are the mean over patches every 0.48 s, as its authors use
-    it.
+    Of a recording longer than 10 s the mean over its clips counts; for the order by a class the
+    largest, as in a search. YAMNet's scores are the mean over patches every 0.48 s, as its authors
+    use it.
 
     Returns
     -------
@@ -204,23 +229,89 @@ def top_classes(
     means : float32 (recordings, 128)
         Values (uint8 - 128) / 128.
     """
+    found: dict[str, list[npt.NDArray[np.float32]]] = {"ours": [], "plain": [], "theirs": []}
+    mean: dict[str, list[npt.NDArray[np.float32]]] = {"ours": [], "plain": []}
     result = TopResult()
     means = np.zeros((len(known), 128), np.float32)
     for place, item in enumerate(known):
         waveform = audio.load(item.path)
         frames = embed(np.concatenate(list(frontend.patches(waveform))))
         means[place] = ((frames.astype(np.float32) - 128) / 128).mean(axis=0)
-        scores = scorer.score_calibrated(*clip_frames(frames)).mean(axis=0)
-        result.ours.setdefault(item.group, []).append(_is_hit(scores, item.classes))
+        clips = clip_frames(frames)
+        for name, hits, scores in (
+            ("ours", result.ours, scorer.score(*clips)),
+            ("plain", result.plain, scorer.scorer.score_calibrated(*clips)),
+        ):
+            mean[name].append(scores.mean(axis=0))
+            hits.setdefault(item.group, []).append(_is_hit(mean[name][-1], item.classes))
+            found[name].append(scores.max(axis=0))
         if teacher is not None:
             patches = np.concatenate(list(frontend.patches(waveform, hop=_YAMNET_HOP)))
             theirs = teacher.answer(patches)[1].mean(axis=0)
             result.theirs.setdefault(item.group, []).append(_is_hit(theirs, item.classes))
-    return result, means
+            found["theirs"].append(theirs)
+    orders = {name: order(known, np.array(rows)) for name, rows in found.items() if rows}
+    return (
+        replace(
+            result,
+            order={name: value for name, (value, _) in orders.items()},
+            classes=orders["ours"][1] if orders else 0,
+            error={
+                name: calibration_error(np.array(rows), np.array(found["theirs"]))
+                for name, rows in mean.items()
+                if found["theirs"]
+            },
+        ),
+        means,
+    )
+
+
+def order(known: Sequence[Known], scores: npt.NDArray[np.float32]) -> tuple[float, int]:
+    """Return how good the order of recordings by a class's score is, and of how many classes.
+
+    Classes that are right for the same recordings count as one, by the highest of their scores.
+
+    Parameters
+    ----------
+    known : sequence of Known
+        The recordings.
+    scores : float32 (recordings, 527)
+        Their scores.
+
+    Returns
+    -------
+    precision : float
+        Average precision, the mean over classes that at least two recordings have; NaN without.
+    classes : int
+    """
+    values = []
+    for classes in sorted({item.classes for item in known}):
+        right = np.array([bool(set(classes) & set(item.classes)) for item in known])
+        if right.sum() >= 2:
+            best = scores[:, list(classes)].max(axis=1)
+            values.append(float(average_precision(right[:, None], best[:, None])[0]))
+    return float(np.mean(values)) if values else float("nan"), len(values)
 
 
 def _is_hit(scores: npt.NDArray[np.float32], classes: Sequence[int]) -> bool:
     return bool(set(np.argsort(-scores, kind="stable")[:_TOP].tolist()) & set(classes))
+
+
+def calibration_error(
+    scores: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32], *, bins: int = 15
+) -> float:
+    """Return how far scores are from those of another, bin by bin; 0 where they are the same.
+
+    Parameters
+    ----------
+    scores, theirs : float32 (recordings, classes)
+        From 0 to 1.
+    bins : int
+        Bins of equal width that `scores` are put into.
+    """
+    places = np.minimum((scores * bins).astype(np.int64), bins - 1).ravel()
+    off = np.bincount(places, weights=(scores - theirs).ravel().astype(np.float64), minlength=bins)
+    return float(np.abs(off).sum() / scores.size)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from audiosearch.classifier.scorer import Scorer
+from audiosearch.classifier.clip_scorer import ClipScorer
 from audiosearch.frontend import MEL_BANDS, PATCH_FRAMES, PATCH_SECONDS
 from tools.lite.catalogue import FOLDER, read_rows
 from tools.lite.collection import SoundStore
@@ -91,7 +91,7 @@ def read_held_out(store: SoundStore, path: Path = FOLDER / "heldout.csv") -> lis
 def measure(
     embedder: Path,
     tests: Tests,
-    scorer: Scorer,
+    scorer: ClipScorer,
     teacher: Teacher,
     *,
     folds: Sequence[Path] = (),
@@ -105,8 +105,8 @@ def measure(
         ONNX file.
     tests : Tests
         The tests.
-    scorer : Scorer
-        The classifier.
+    scorer : ClipScorer
+        The classifier, and the rescorer of the embedder's clips.
     teacher : Teacher
         YAMNet, for the comparison.
     folds : sequence of Path
@@ -121,9 +121,15 @@ def measure(
         All figures.
     """
     embed: Embed = OnnxEmbedder(embedder)
-    result: dict[str, Any] = {"embedder": embedder.name, "classifier": scorer.name}
-    say("| bar | recordings | embedder | 95 % | YAMNet | ratio | 95 % |")
-    say("|---|---|---|---|---|---|---|")
+    result: dict[str, Any] = {
+        "embedder": embedder.name,
+        "classifier": scorer.scorer.name,
+        "rescored": scorer.rescorer is not None,
+    }
+    if scorer.rescorer is None:
+        say("No rescorer fits this embedder and classifier; scores are the classifier's.\n")
+    say("| bar | recordings | embedder | 95 % | without rescorer | YAMNet | ratio | 95 % |")
+    say("|---|---|---|---|---|---|---|---|")
     if tests.held_out:
         found, _ = top_classes(tests.held_out, embed, scorer, teacher)
         result["held_out"] = _say_top("(a) top 5, held-out sources", found, say)
@@ -133,7 +139,7 @@ def measure(
         result["esc10"] = _say_top("(a) top 5, ESC-10", found, say)
         accuracy, by_class = probe(means, known)
         low, high = wilson(round(accuracy * len(known)), len(known))
-        say(f"| (d) probe, ESC-10 | {len(known)} | {accuracy:.3f} | {low:.3f}–{high:.3f} | | | |")
+        say(f"| (d) probe, ESC-10 | {len(known)} | {accuracy:.3f} | {low:.3f}–{high:.3f} | | | | |")
         result["probe"] = {"accuracy": accuracy, "by_class": by_class}
     if tests.pairs is not None and tests.released is not None:
         result["nearest"] = _nearest(tests.pairs, tests.released, embed, folds, say)
@@ -179,7 +185,7 @@ def _nearest(
     low, high = wilson(int((found.ranks <= 10).sum()), len(pairs))
     how = "five-fold" if folds else "not cross-validated"
     title = f"(b) R@10 of {len(released.x):,}, {how}, median rank {found.median:.0f}"
-    say(f"| {title} | {len(pairs)} | {found.recall:.3f} | {low:.3f}–{high:.3f} | | | |")
+    say(f"| {title} | {len(pairs)} | {found.recall:.3f} | {low:.3f}–{high:.3f} | | | | |")
     return {"recall": found.recall, "median_rank": found.median, "how": how}
 
 
@@ -191,7 +197,18 @@ def _say_top(title: str, found: TopResult, say: Callable[[str], None]) -> dict[s
     ratio_low, ratio_high = interval(ours, theirs)
     say(
         f"| {title} | {len(ours)} | {found.share:.3f} | {low:.3f}–{high:.3f} | "
-        f"{found.their_share:.3f} | {ratio:.2f} | {ratio_low:.2f}–{ratio_high:.2f} |"
+        f"{found.plain_share:.3f} | {found.their_share:.3f} | {ratio:.2f} | "
+        f"{ratio_low:.2f}–{ratio_high:.2f} |"
+    )
+    order = found.order
+    say(
+        f"| order by class, AP of {found.classes} classes | {len(ours)} | {order['ours']:.3f} | | "
+        f"{order['plain']:.3f} | {order['theirs']:.3f} | | |"
+    )
+    error = found.error
+    say(
+        f"| ECE beside YAMNet's scores | {len(ours)} | {error['ours']:.4f} | | "
+        f"{error['plain']:.4f} | | | |"
     )
     groups = {
         group: [int(sum(hits)), int(sum(found.theirs[group])), len(hits)]
@@ -199,6 +216,9 @@ def _say_top(title: str, found: TopResult, say: Callable[[str], None]) -> dict[s
     }
     return {
         "share": found.share,
+        "without_rescorer": found.plain_share,
+        "order": {**order, "classes": found.classes},
+        "calibration_error": error,
         "yamnet": found.their_share,
         "ratio": ratio,
         "by_class": groups,
