@@ -1,9 +1,10 @@
-"""Fit the rescorer of the bundled classifier: what makes the scores of libraries better.
+"""Fit the rescorer of released embeddings: what makes the bundled classifier's scores better.
 
     python tools/fit_rescorer.py bal_train.h5 [--out audiosearch/data]
 
 To be run again whenever the bundled classifier or its calibration changes; then
-``tools/build_shipped_library.py``. docs/search.md says what it does and how good it is.
+``tools/build_shipped_library.py``, and for the bundled embedder's clips ``python -m tools.lite
+rescore``. docs/search.md says what it does and how good it is.
 """
 
 from __future__ import annotations
