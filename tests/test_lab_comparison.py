@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -129,3 +130,34 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     (tmp_path / "full" / "file").write_text("x", encoding="utf-8")
     with pytest.raises(StorageError, match="exists already"):
         compare(sounds, ["linear-lite"], tmp_path / "full")
+
+
+def test_use_of_the_machine_is_sampled_over_time():
+    from audiosearch.lab.usage import Usage
+
+    with Usage(every=0.02) as usage:
+        began = time.perf_counter()
+        busy = time.process_time() + 0.4
+        while time.process_time() < busy:
+            pass
+        asleep = time.perf_counter() - began
+        held = np.ones(20_000_000)  # 160 MB
+        time.sleep(0.4)
+    assert held[0] == 1
+    ends = [each.seconds for each in usage.samples]
+    assert ends == sorted(ends)
+    spent = np.array([each.cores for each in usage.samples]) * np.diff([0.0, *ends])
+    before = np.array(ends) <= asleep
+    assert spent[before].sum() > 2 * spent[~before].sum(), "busy first, then asleep"
+    assert spent.sum() == pytest.approx(0.5, abs=0.2)
+    grown = usage.samples[-1].memory_mb - usage.samples[0].memory_mb
+    assert grown == pytest.approx(160, abs=40)
+
+
+def test_long_runs_keep_few_samples():
+    from audiosearch.lab.usage import Usage
+
+    with Usage(every=0.0005) as usage:
+        time.sleep(1.0)
+    assert 20 < len(usage.samples) <= 241
+    assert usage.samples[-1].seconds >= 1.0

@@ -10,15 +10,12 @@ import click
 from audiosearch.cli.failures import EXIT_OK, EXIT_SKIPPED
 from audiosearch.cli.lab_options import (
     SoundProgress,
-    cache_option,
     data_argument,
-    data_options,
+    fitting_options,
     quiet_keras,
     read_data,
     show_skipped,
     split_options,
-    track_option,
-    training_options,
 )
 from audiosearch.cli.options import json_option
 from audiosearch.cli.output import echo_json, one_line, warn
@@ -48,10 +45,7 @@ __all__ = ["command"]
     "--seeds", type=click.IntRange(min=1), default=1, help="Train networks with so many seeds."
 )
 @split_options
-@training_options
-@data_options
-@cache_option
-@track_option
+@fitting_options
 @json_option
 def command(
     data: Path | None,

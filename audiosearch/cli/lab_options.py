@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from audiosearch.cli.options import together
 from audiosearch.cli.output import count, warn, warn_skipped
 from audiosearch.cli.progress import FetchProgress
 from audiosearch.storage import Closing
@@ -25,6 +26,7 @@ __all__ = [
     "cache_option",
     "data_argument",
     "data_options",
+    "fitting_options",
     "quiet_keras",
     "read_data",
     "show_problems",
@@ -84,14 +86,16 @@ _COLUMNS = ("path", "label", "start", "end", "fold", "group")
 
 def data_options(command: F) -> F:
     """Add the options that say how DATA is to be read."""
-    for role in reversed(_COLUMNS):
-        command = click.option(
+    columns = (
+        click.option(
             f"--{role}-column",
             metavar="NAME",
             show_default="the usual names",
             help=f"Of a table: the column with the {role}.",
-        )(command)
-    return _layout(_pattern(_classes(command)))
+        )
+        for role in _COLUMNS
+    )
+    return together(_layout, _pattern, _classes, *columns)(command)
 
 
 track_option = click.option(
@@ -176,11 +180,13 @@ _TRAINING = (
 )
 
 
-def training_options(command: F) -> F:
-    """Add the options that are settings of a training, by their names in `LabConfig`."""
-    for option in reversed(_TRAINING):
-        command = option(command)
-    return command
+training_options = together(*_TRAINING)
+"""Adds the options that are settings of a training, by their names in `LabConfig`."""
+
+
+def fitting_options(command: F) -> F:
+    """Add what `lab train` and `lab compare` have in common: settings, data, cache, tracking."""
+    return together(training_options, data_options, cache_option, track_option)(command)
 
 
 def split_options(command: F) -> F:
@@ -201,7 +207,7 @@ def split_options(command: F) -> F:
         is_flag=True,
         help="Allow --split random where folds or groups are known; results are marked.",
     )
-    return split(folds(optimistic(command)))
+    return together(split, folds, optimistic)(command)
 
 
 def read_data(data: Path | None, options: dict[str, Any]) -> SoundSet:

@@ -10,19 +10,16 @@ import click
 from audiosearch.cli.failures import EXIT_INTERRUPTED, EXIT_OK, EXIT_SKIPPED
 from audiosearch.cli.lab_options import (
     SoundProgress,
-    cache_option,
     data_argument,
-    data_options,
+    fitting_options,
     quiet_keras,
     read_data,
     show_skipped,
-    track_option,
-    training_options,
 )
 from audiosearch.cli.output import clock, count, one_line, warn
 
 if TYPE_CHECKING:
-    from audiosearch.lab.fitting import LabEpoch
+    from audiosearch.lab.fits import LabEpoch
 
 __all__ = ["command"]
 
@@ -72,10 +69,7 @@ __all__ = ["command"]
     help="Stop after so many epochs without a better validation loss; 0 for never.",
 )
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")
-@training_options
-@data_options
-@cache_option
-@track_option
+@fitting_options
 def command(
     data: Path | None,
     model: str,

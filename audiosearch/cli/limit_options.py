@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-__all__ = ["limit_options", "limits_from"]
+from audiosearch.cli.options import together
 
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["limit_options", "limits_from"]
 
 # A test compares the defaults with those of `audiosearch.server.limits.Limits`.
 _OPTIONS = (
@@ -58,11 +57,8 @@ _OPTIONS = (
 )
 
 
-def limit_options(function: F) -> F:
-    """Give a command the options; it gets their values by their names."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+limit_options = together(*_OPTIONS)
+"""Gives a command the options; it gets their values by their names."""
 
 
 def limits_from(values: dict[str, Any]) -> Any:

@@ -19,6 +19,7 @@ __all__ = [
     "offset_option",
     "open_option",
     "port_option",
+    "together",
     "top_option",
     "ungrouped_option",
 ]
@@ -28,6 +29,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 LIBRARY_DEFAULT = "AUDIOSEARCH_LIBRARY, else the user data folder"
 
 folder_type = click.Path(file_okay=True, path_type=Path)
+
+
+def together(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Return what adds several options to a command, in the order in which help lists them."""
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def library_option(*, falls_back: bool = False) -> Callable[[F], F]:

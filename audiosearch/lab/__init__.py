@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from audiosearch.lab.comparison import Comparison, ModelResult, compare
-    from audiosearch.lab.fitting import LabEpoch
+    from audiosearch.lab.fits import LabEpoch
     from audiosearch.lab.inspection import Inspection, inspect_sounds
     from audiosearch.lab.measures import Measures
     from audiosearch.lab.models import MODELS
@@ -34,7 +34,7 @@ _HOMES = {
     "Inspection": "inspection",
     "LabClassifier": "prediction",
     "LabConfig": "settings",
-    "LabEpoch": "fitting",
+    "LabEpoch": "fits",
     "LabRun": "training",
     "LabelledSound": "sounds",
     "Measures": "measures",

@@ -8,8 +8,6 @@ is the mean over sounds and seeds, with a 95 % bootstrap interval over sounds.
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +20,8 @@ import numpy.typing as npt
 from audiosearch import metrics
 from audiosearch.errors import InvalidArgumentError, StorageError, printable
 from audiosearch.lab.feature_cache import FeatureCache, FeatureSet
-from audiosearch.lab.fitting import Fit, fit_model
+from audiosearch.lab.fits import Fit
+from audiosearch.lab.fitting import fit_model
 from audiosearch.lab.inspection import find_copies
 from audiosearch.lab.measures import Measures, accuracy_interval, measure
 from audiosearch.lab.models import get_model
@@ -31,6 +30,7 @@ from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.splits import Split, SplitPlan, plan_splits
 from audiosearch.lab.tracking import Tracked, check_trackers, tracked
 from audiosearch.lab.training import clip_length, scores_of
+from audiosearch.lab.usage import Usage, UsageSample
 from audiosearch.own.features import get_feature
 from audiosearch.storage import storage_errors, write_json
 from audiosearch.version import __version__
@@ -78,8 +78,8 @@ class ModelResult:
         How many numbers the model has.
     layers : list of dict
         Layers, shapes, parameters.
-    peak_mb : float
-        The most memory that the process had taken by then.
+    usage : list of UsageSample
+        Cores and memory of the process during the training, over time.
     scores : float32 (sounds, classes)
         The mean over seeds of the scores that each sound had when it was tested.
     """
@@ -95,8 +95,19 @@ class ModelResult:
     score_ms: float
     parameters: int
     layers: list[dict[str, Any]]
-    peak_mb: float
+    usage: list[UsageSample]
     scores: npt.NDArray[np.float32]
+
+    @property
+    def peak_mb(self) -> float:
+        """The most memory that was taken during the training."""
+        return max(each.memory_mb for each in self.usage)
+
+    @property
+    def cores(self) -> float:
+        """How many cores were busy on average."""
+        spans = np.diff([0.0, *(each.seconds for each in self.usage)])
+        return float(np.average([each.cores for each in self.usage], weights=spans + 1e-9))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values, without the scores of each sound."""
@@ -111,6 +122,10 @@ class ModelResult:
             "score_ms": round(self.score_ms, 4),
             "parameters": self.parameters,
             "peak_mb": round(self.peak_mb),
+            "usage": [
+                {name: round(value, 2) for name, value in asdict(each).items()}
+                for each in self.usage
+            ],
             "layers": self.layers,
             "folds": [asdict(fold) for fold in self.folds],
         }
@@ -291,12 +306,13 @@ def _tested(
     scores = np.zeros((len(seeds), len(sounds), len(sounds.classes)), np.float32)
     folds: list[FoldResult] = []
     fit: Fit | None = None
-    for place, seed in enumerate(seeds):
-        for split in plan.splits:
-            result, fit = _fold(features, split, replace(config, seed=seed), scores[place])
-            folds.append(result)
-            if on_fold:
-                on_fold(config.model, result)
+    with Usage() as usage:
+        for place, seed in enumerate(seeds):
+            for split in plan.splits:
+                result, fit = _fold(features, split, replace(config, seed=seed), scores[place])
+                folds.append(result)
+                if on_fold:
+                    on_fold(config.model, result)
     train_seconds = time.perf_counter() - began
     assert fit is not None
     right = np.stack([_rightness(truth, each, sounds) for each in scores])
@@ -313,7 +329,7 @@ def _tested(
         _score_ms(fit, features),
         fit.parameters,
         fit.layers,
-        _peak_mb(),
+        usage.samples,
         mean,
     )
 
@@ -376,8 +392,3 @@ def _score_ms(fit: Fit, features: FeatureSet) -> float:
         session.run(None, {"clip": clips})
         times.append(time.perf_counter() - began)
     return float(np.median(times[1:])) / _TIMED_CLIPS * 1000
-
-
-def _peak_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

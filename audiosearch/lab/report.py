@@ -72,6 +72,10 @@ def _page(found: Comparison) -> str:
     if curved:
         parts.append("<h2>Loss and accuracy by epoch</h2>")
         parts += [_curves(each) for each in curved]
+    parts += [
+        "<h2>Processor and memory in training</h2>",
+        *(_usage(each) for each in found.results),
+    ]
     if not found.sounds.multi_label:
         parts.append("<h2>Confusions</h2>")
         parts += [_confusion(each, found.sounds.classes) for each in found.results]
@@ -96,6 +100,7 @@ def _results(found: Comparison) -> str:
         "training",
         "scoring a clip",
         "parameters",
+        "cores",
         "peak memory",
     ]
     rows = [
@@ -110,14 +115,15 @@ def _results(found: Comparison) -> str:
             f"{each.train_seconds:,.0f} s",
             f"{each.score_ms:.2f} ms",
             f"{each.parameters:,}",
+            f"{each.cores:.1f}",
             f"{each.peak_mb:,.0f} MB",
         ]
         for each in found.results
     ]
     note = (
         "<p>Features: time for those that were not kept from before. Training: all folds and "
-        "seeds. Scoring: without the features. Memory: the most that the process had taken until "
-        "then, so a model counts those before it.</p>"
+        "seeds. Scoring: without the features. Cores: how many were busy in training, on average. "
+        "Memory: of the process, which keeps what models before have loaded.</p>"
     )
     return _table(header, rows) + note
 
@@ -180,6 +186,19 @@ def _curves(result: ModelResult) -> str:
     right.plot(epochs, values["validation_accuracy"], color="C1")
     right.set(xlabel="epoch", title="accuracy on the tested fold", ylim=(0, 1))
     return _svg(figure, f"loss and accuracy of {result.model} by epoch")
+
+
+def _usage(result: ModelResult) -> str:
+    """Draw the cores and the memory that were taken, over time."""
+    figure = import_figure()(figsize=(9, 2.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    seconds = [0.0, *(each.seconds for each in result.usage)]
+    cores = [each.cores for each in result.usage]
+    left.stairs(cores, seconds, fill=True)
+    left.set(xlabel="seconds", title=f"{result.model}: busy cores", ylim=(0, None))
+    right.plot(seconds[1:], [each.memory_mb for each in result.usage], marker=".")
+    right.set(xlabel="seconds", title="memory, MB", ylim=(0, None))
+    return _svg(figure, f"processor and memory of {result.model} over time")
 
 
 def _confusion(result: ModelResult, classes: Sequence[str]) -> str:

@@ -31,7 +31,8 @@ from audiosearch.classifier.run import RunFolder
 from audiosearch.errors import AudioError, DataError, InvalidArgumentError, printable
 from audiosearch.lab.card import write_card
 from audiosearch.lab.feature_cache import FeatureCache, FeatureSet
-from audiosearch.lab.fitting import Checkpoint, Fit, LabEpoch, fit_model
+from audiosearch.lab.fits import Checkpoint, Fit, LabEpoch
+from audiosearch.lab.fitting import fit_model
 from audiosearch.lab.inspection import find_copies
 from audiosearch.lab.measures import Measures, measure
 from audiosearch.lab.settings import LabConfig

@@ -1,0 +1,239 @@
+"""Fitting of a network in epochs."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.classifier.devices import Devices, Step, open_devices
+from audiosearch.classifier.network import import_keras
+from audiosearch.errors import DataError, InvalidArgumentError
+from audiosearch.lab.augmentation import augment, mix
+from audiosearch.lab.feature_cache import FeatureSet
+from audiosearch.lab.fits import Checkpoint, Fit, LabEpoch
+from audiosearch.lab.graph import LabGraph
+from audiosearch.lab.networks import build_network, summary_of
+from audiosearch.lab.scaling import AT_ONCE, Scaling
+from audiosearch.lab.settings import LabConfig
+
+__all__ = ["NetworkFitting"]
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+
+class NetworkFitting:
+    """A network in training; parameters are those of `audiosearch.lab.fitting.fit_model`."""
+
+    def __init__(
+        self, features: FeatureSet, train: Rows, validation: Rows, config: LabConfig
+    ) -> None:
+        self._features, self._config = features, config
+        self._train, self._validation = train, validation
+        self._targets = features.sounds.targets().astype(np.float32)
+        self._scaling = Scaling(features, train, config)
+        # A last batch that is not full is filled up with other sounds: one size is one program.
+        self._batch = min(config.batch_size, max(2, len(train)))
+        self._steps = -(-len(train) // self._batch)
+
+    def run(
+        self,
+        checkpoint: Checkpoint | None,
+        on_epoch: Callable[[LabEpoch, Checkpoint], None] | None,
+    ) -> Fit:
+        """Train, from a checkpoint on where there is one."""
+        config = self._config
+        keras = import_keras()
+        keras.utils.set_random_seed(config.seed)
+        with _device(config.device) as device, open_devices(None, batch_size=self._batch) as used:
+            with used.scope():
+                network = self._compiled(keras)
+            stepper = used.stepper(network)
+            epochs: list[LabEpoch] = []
+            best_weights = network.get_weights()
+            if checkpoint is not None:
+                epochs = list(checkpoint.epochs)
+                best_weights = _restored(network, checkpoint)
+            interrupted = False
+            try:
+                for number in range(len(epochs) + 1, config.wanted_epochs + 1):
+                    if self._is_stale(epochs):
+                        break
+                    used.start_epoch(config.seed, number)
+                    epochs.append(self._epoch(number, network, stepper, used))
+                    if self._best(epochs) == number:
+                        best_weights = network.get_weights()
+                    if on_epoch:
+                        arrays = [keras.ops.convert_to_numpy(v) for v in _variables(network)]
+                        on_epoch(epochs[-1], Checkpoint([*arrays, *best_weights], epochs))
+            except KeyboardInterrupt:
+                # What was learned is kept: the best epoch's weights.
+                interrupted = True
+                if not epochs:
+                    raise
+            network.set_weights(best_weights)
+        return Fit(
+            lambda values: self._scores(network, values),
+            lambda: self._written(network),
+            epochs,
+            self._best(epochs),
+            interrupted,
+            summary_of(network),
+            device,
+        )
+
+    def _compiled(self, keras: Any) -> Any:
+        config, sounds = self._config, self._features.sounds
+        network = build_network(
+            config.spec.network,
+            self._shape(),
+            len(sounds.classes),
+            multi_label=sounds.multi_label,
+        )
+        weights = self._class_weights()
+        kind = keras.losses.binary_crossentropy if sounds.multi_label else None
+
+        def loss(wanted: Any, given: Any) -> Any:
+            ops = keras.ops
+            if kind is not None:
+                return kind(wanted, given)
+            logs = ops.log(ops.clip(given, 1e-7, 1.0))
+            return -ops.sum(wanted * ops.convert_to_tensor(weights) * logs, axis=-1)
+
+        network.compile(keras.optimizers.Adam(self._rate(keras)), loss=loss)
+        network.optimizer.build(network.trainable_variables)
+        return network
+
+    def _shape(self) -> tuple[int, ...]:
+        shape = self._features.shape
+        return (3 * shape[-1],) if self._config.spec.pooled else shape
+
+    def _rate(self, keras: Any) -> Any:
+        config = self._config
+        total, peak = self._steps * config.wanted_epochs, config.wanted_rate
+        schedules = keras.optimizers.schedules
+        if config.schedule == "cosine":
+            warmup = min(self._steps, max(1, total // 10))
+            return schedules.CosineDecay(
+                peak / 100, max(1, total - warmup), warmup_target=peak, warmup_steps=warmup
+            )
+        if config.schedule == "step":
+            return schedules.PiecewiseConstantDecay(
+                [total // 2, 3 * total // 4], [peak, peak / 10, peak / 100]
+            )
+        return peak
+
+    def _class_weights(self) -> Floats:
+        """Return weights whose mean over the training sounds is 1."""
+        counts = self._targets[self._train].sum(axis=0)
+        if self._config.balance == "none":
+            return np.ones_like(counts)
+        filled = max(1, int((counts > 0).sum()))
+        return np.asarray(counts.sum() / (filled * np.maximum(counts, 1)), np.float32)
+
+    def _epoch(self, number: int, network: Any, step: Step, used: Devices) -> LabEpoch:
+        config, began = self._config, time.perf_counter()
+        random = np.random.default_rng([config.seed, number])
+        order = random.permutation(self._train)
+        order = np.concatenate([order, random.choice(self._train, self._steps * self._batch)])
+        loss = 0.0
+        for start in range(0, self._steps * self._batch, self._batch):
+            rows = order[start : start + self._batch]
+            clips = self._features.take(rows)
+            if config.wanted_augmentations:
+                feature, names = config.spec.feature, config.wanted_augmentations
+                clips = augment(random, clips, feature, names)
+            clips, targets = mix(
+                random, self._scaling.apply(clips), self._targets[rows], config.wanted_mixup
+            )
+            loss += step([clips], targets) / self._steps
+        if not math.isfinite(loss):
+            raise DataError(
+                f"Training diverged in epoch {number} (the loss is not finite). Lower "
+                "--learning-rate."
+            )
+        rate = float(network.optimizer.learning_rate)
+        held_out = self._judged(network) if len(self._validation) else (None, None)
+        seconds = time.perf_counter() - began
+        return LabEpoch(number, loss, held_out[0], held_out[1], rate, seconds)
+
+    def _judged(self, network: Any) -> tuple[float, float]:
+        """Return loss and accuracy on the validation rows."""
+        rows = self._validation
+        scores = np.concatenate(
+            [
+                self._scores(network, self._features.take(rows[start : start + AT_ONCE]))
+                for start in range(0, len(rows), AT_ONCE)
+            ]
+        ).astype(np.float64)
+        wanted = self._targets[rows]
+        sure = np.clip(scores, 1e-7, 1 - 1e-7)
+        if self._features.sounds.multi_label:
+            losses = -(wanted * np.log(sure) + (1 - wanted) * np.log(1 - sure)).mean(axis=1)
+            right = ((scores >= 0.5) == (wanted > 0)).mean(axis=1)
+        else:
+            losses = -(wanted * np.log(sure)).sum(axis=1)
+            right = scores.argmax(axis=1) == wanted.argmax(axis=1)
+        return float(losses.mean()), float(right.mean())
+
+    def _scores(self, network: Any, values: Floats) -> Floats:
+        given = self._scaling.apply(values)
+        count = len(given)
+        if count < AT_ONCE:
+            given = np.concatenate([given, np.zeros((AT_ONCE - count, *given.shape[1:]), "f4")])
+        return np.asarray(network.predict([given], batch_size=AT_ONCE, verbose=0))[:count]
+
+    def _written(self, network: Any) -> Any:
+        graph = LabGraph(self._features.shape)
+        scores = graph.network(network, self._scaling.write(graph, "clip"))
+        return graph.finish(scores, len(self._features.sounds.classes))
+
+    def _best(self, epochs: list[LabEpoch]) -> int:
+        """Return which epoch is kept."""
+        if not epochs:
+            return 0
+        judged = [(each.validation_loss, each.epoch) for each in epochs]
+        if not self._config.validation or any(loss is None for loss, _ in judged):
+            return epochs[-1].epoch
+        return min((loss or 0.0, epoch) for loss, epoch in judged)[1]
+
+    def _is_stale(self, epochs: list[LabEpoch]) -> bool:
+        patience = self._config.patience
+        return bool(patience and epochs and len(epochs) - self._best(epochs) >= patience)
+
+
+def _variables(network: Any) -> list[Any]:
+    return [*network.variables, *network.optimizer.variables]
+
+
+def _restored(network: Any, checkpoint: Checkpoint) -> list[npt.NDArray[Any]]:
+    """Set network and optimiser to a checkpoint, and return the best weights in it."""
+    variables = _variables(network)
+    current = checkpoint.arrays[: len(variables)]
+    if [tuple(v.shape) for v in variables] != [array.shape for array in current]:
+        raise DataError("The checkpoint is that of another network. Train into a new folder.")
+    for variable, array in zip(variables, current, strict=True):
+        variable.assign(array)
+    return checkpoint.arrays[len(variables) :]
+
+
+@contextlib.contextmanager
+def _device(wanted: str) -> Iterator[str]:
+    """Train on a device that was asked for, and say which kind it is."""
+    keras = import_keras()
+    gpus = keras.distribution.list_devices("gpu")
+    if wanted == "gpu" and not gpus:
+        raise InvalidArgumentError(
+            "There is no GPU that Keras can use on this machine. Train with --device cpu."
+        )
+    if wanted == "auto":
+        yield "gpu" if gpus else "cpu"
+        return
+    with keras.device(f"{wanted}:0"):
+        yield wanted
