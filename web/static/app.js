@@ -83,7 +83,7 @@ function play(audio, source, fallback, at = null) {
 document.addEventListener(
   "error",
   ({ target }) => {
-    if (!(target instanceof HTMLImageElement) || !target.closest(".strip, .tiles")) return;
+    if (!(target instanceof HTMLImageElement) || !target.closest(".strip, .tiles, .over-time")) return;
     const tries = Number(target.dataset.tries || 0);
     if (tries >= 5) return;
     target.dataset.tries = tries + 1;
