@@ -70,7 +70,10 @@ def test_operations_are_tried_on_the_page(browser: Chrome, address: str, folder:
     assert ": 200" in said
     assert json.loads(answer)["path"] == "noise.wav"
 
-    browser.find_element(By.CSS_SELECTOR, "#change_label summary").click()
+    change = browser.find_element(By.CSS_SELECTOR, "#change_label summary")
+    # Else it may lie behind the header, where the driver takes it to be in view.
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", change)
+    change.click()
     said, answer = send(browser, "change_label")
     assert ": 200" in said
     assert json.loads(answer)["corrections"][0]["label"] == "Dog"
