@@ -17,6 +17,7 @@ import audiosearch as aus
 from audiosearch.errors import LibraryMismatchError, ModelError, QueryError
 from audiosearch.labels import load_labels
 from audiosearch.library.library import Library
+from audiosearch.library.verification import verify
 from audiosearch.own.classifier import LabClassifier
 
 SOUNDS = {"a-machine": "low", "b-whistle": "high", "c-hiss": "noise"}
@@ -301,3 +302,31 @@ def test_commands_take_and_drop_classifiers(recordings, classifier, invoke, tmp_
     again = invoke("index", recordings, "--library", folder, "--drop-classifier", "machines")
     assert again.code == 1
     assert "It has: none" in again.err
+
+
+def test_verify_looks_at_own_classifiers(folder):
+    assert verify(folder).whole
+    left = folder / "own-000000000000"
+    left.mkdir()
+    (left / "classifier.json").write_text("{}", encoding="utf-8")
+    assert [(f.kind, f.repaired) for f in verify(folder, repair=False).findings] == [
+        ("leftover", False)
+    ]
+    assert [(f.kind, f.repaired) for f in verify(folder).findings] == [("leftover", True)]
+    assert not left.exists()
+    (own,) = folder.glob("own-*")
+    (own / "classifier.onnx").write_bytes(b"x")
+    (finding,) = [f for f in verify(folder).findings if f.kind == "damaged"]
+    assert "--drop-classifier machines" in finding.problem
+
+
+def test_a_classifier_that_cannot_be_used_is_said_and_can_be_dropped(folder, recordings):
+    (own,) = folder.glob("own-*")
+    (own / "classifier.onnx").unlink()
+    with pytest.raises(LibraryMismatchError, match="--drop-classifier machines"):
+        aus.index(recordings, folder, workers=1)
+    with Library(folder) as library:
+        found = library.search('label:"my machine" score:>0.5')
+        assert set(names(found)) == {"a-machine", "d-both"}, "what was heard stays"
+    aus.index(recordings, folder, workers=1, drop_classifier=["machines"])
+    assert not list(folder.glob("own-*"))

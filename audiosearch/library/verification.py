@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from audiosearch.errors import (
     DataError,
     LibraryDamagedError,
     LibraryError,
+    ModelError,
     printable,
 )
 from audiosearch.labels import CLASS_COUNT
@@ -34,10 +36,12 @@ from audiosearch.library.indexing import writer_lock
 from audiosearch.library.labelling import relink, wrong_links
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import CATALOGUE, read_manifest
+from audiosearch.library.own_classes import OwnClasses
 from audiosearch.library.recordings import State
 from audiosearch.library.segment_writer import write_segment
 from audiosearch.library.segments import Segment, segment_path
 from audiosearch.library.tail import tail_columns
+from audiosearch.own.classifier import LabClassifier
 from audiosearch.query import THESAURUS, read_thesaurus
 
 __all__ = ["Finding", "Verification", "verify"]
@@ -171,6 +175,7 @@ class _Check:
     def run(self, *, sounds: bool) -> Verification:
         """Check everything; each step needs that those before it found nothing lost."""
         self._check_thesaurus()
+        self._check_own()
         try:
             opened = Catalogue(self._folder / CATALOGUE, writable=self._repair)
             with contextlib.closing(opened) as catalogue:
@@ -194,6 +199,30 @@ class _Check:
                 read_thesaurus(path)
             except DataError as error:
                 self._add("thesaurus", path, str(error))
+
+    def _check_own(self) -> None:
+        """Check the classifiers of the user's own, and find what is left of others."""
+        kept = OwnClasses(self._folder, read_manifest(self._folder)).classifiers
+        for each in kept:
+            try:
+                found = LabClassifier(each.folder).identity
+            except ModelError as error:
+                found = str(error)
+            if found != each.sha256:
+                why = found if len(found) != len(each.sha256) else "It is another classifier."
+                self._add(
+                    "damaged",
+                    each.folder,
+                    f"The classifier '{printable(each.name)}' cannot be used: {why} Let the "
+                    f"library forget it: audiosearch index FOLDER --drop-classifier "
+                    f"{printable(each.name)}",
+                )
+        for path in sorted(self._folder.glob("own-*")):
+            if path not in [each.folder for each in kept]:
+                if self._repair:
+                    shutil.rmtree(path, ignore_errors=True)
+                text = "A process that was stopped left it; nothing uses it."
+                self._add("leftover", path, text, repaired=not path.exists())
 
     def _check_catalogue(self, catalogue: Catalogue) -> bool:
         """Return whether it can be relied on."""
