@@ -231,6 +231,23 @@ def test_what_a_killed_run_wrote_is_not_heard(folder, recordings, tmp_path):
         assert own_tags["my machine"] > 0.8 > 0.3 > own_tags["Noise"]
 
 
+def test_recordings_of_another_library_are_heard_when_they_are_indexed_again(
+    folder, recordings, tmp_path
+):
+    more = tmp_path / "more"
+    more.mkdir()
+    soundfile.write(more / "e-low.wav", sound("low", 90, seconds=3.0), 16000)
+    aus.index(more, tmp_path / "other", workers=1)
+    aus.export(tmp_path / "other", tmp_path / "other.jsonl")
+    aus.import_clips(tmp_path / "other.jsonl", folder)
+    with Library(folder) as library:
+        assert "e-low" not in names(library.search('label:"my machine" score:>0.5'))
+    assert aus.index([recordings, more], folder, workers=1).updated == 1
+    with Library(folder) as library:
+        assert "e-low" in names(library.search('label:"my machine" score:>0.5'))
+    assert aus.index([recordings, more], folder, workers=1).updated == 0
+
+
 def test_packed_rows_have_no_own_classes(folder, packed_h5):
     aus.index(packed_h5, folder, mix_embedders=True, workers=1)
     with Library(folder) as library:

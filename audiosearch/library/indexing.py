@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.embedders import available_embedders, embedder_hash
@@ -229,13 +230,15 @@ def _index_sounds(
         _remove_gone(writer, sources, known)
     todo: list[SoundFile] = []
     unchanged = skipped = 0
-    unheard = writer.library.own.since
+    unheard = _unheard(writer.library, known)
     for path, file in sources.files.items():
         before = known.get(path)
-        if before is None or (before.size, before.mtime_ns) != (file.size, file.mtime_ns):
+        if (
+            before is None
+            or (before.size, before.mtime_ns) != (file.size, file.mtime_ns)
+            or path in unheard
+        ):
             todo.append(file)
-        elif before.first_clip is not None and before.first_clip < unheard:
-            todo.append(file)  # a classifier of the user's own has not heard it yet
         elif before.reason is None:
             unchanged += 1
         elif retry_skipped:
@@ -263,6 +266,19 @@ def _index_sounds(
         results = pool.map(os.fsdecode(file.path) for file in todo)
         for file, result in zip(todo, results, strict=True):
             groups.put((file, result, known.get(file.path)))
+
+
+def _unheard(library: Library, known: dict[bytes, KnownFile]) -> set[bytes]:
+    """Return the files that a classifier of the user's own has not heard yet."""
+    clips = {
+        path: before.first_clip for path, before in known.items() if before.first_clip is not None
+    }
+    if not library.own.classifiers or not clips:
+        return set()
+    found = library.own.unheard(
+        np.fromiter(clips.values(), np.int64, len(clips)), library.catalogue.lengths()
+    )
+    return {path for path, new in zip(clips, found.tolist(), strict=True) if new}
 
 
 def _remove_gone(writer: Writer, sources: Sources, known: dict[bytes, KnownFile]) -> None:

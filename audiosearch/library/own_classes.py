@@ -54,6 +54,9 @@ __all__ = [
 _SCORES = "scores.rows"
 _FILES = ("classifier.onnx", "classifier.json", "MODEL_CARD.md")
 
+_UNHEARD = np.uint8(0)
+"""Stands for a clip that a classifier has not heard; the least score of another is one more."""
+
 Codes = npt.NDArray[np.uint8]
 
 
@@ -80,7 +83,7 @@ class OwnClassifier:
     since: int
 
     def write(self, first: int, scores: npt.NDArray[np.float32] | None, count: int) -> None:
-        """Write the rows of `count` new clips from number `first` on; zeros where none are given.
+        """Write the rows of `count` new clips from number `first` on; `_UNHEARD` where none are given.
 
         What was written beyond them without being committed is overwritten.
 
@@ -90,7 +93,9 @@ class OwnClassifier:
             When the disk is full; what was committed stays.
         """
         width = len(self.classes)
-        rows = np.zeros((count, width), np.uint8) if scores is None else encode_scores(scores)
+        rows = np.full((count, width), _UNHEARD)
+        if scores is not None:
+            rows = np.maximum(encode_scores(scores), _UNHEARD + 1)
         path = self.folder / _SCORES
         with storage_errors(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -152,10 +157,17 @@ class OwnClasses:
         """Where the classifiers are, as `audiosearch.jobs.AnalyzerSettings` takes them."""
         return tuple(str(each.folder) for each in self.classifiers)
 
-    @property
-    def since(self) -> int:
-        """From which clip on all of them have listened."""
-        return max((each.since for each in self.classifiers), default=0)
+    def unheard(
+        self, clips: npt.NDArray[np.int64], lengths: dict[str, int]
+    ) -> npt.NDArray[np.bool_]:
+        """Return which of some clips not all of the classifiers have heard, bool (n,).
+
+        They were there before the classifier, or came from another library.
+        """
+        result = np.zeros(len(clips), np.bool_)
+        for each in self.classifiers:
+            result |= each.read(clips, lengths["clips"])[0] == _UNHEARD
+        return result
 
     def name_of(self, name: str) -> str | None:
         """Return an own class as it was called in training; None where there is none."""

@@ -33,9 +33,11 @@ __all__ = [
     "distil_trunk",
     "export_run",
     "fit_rescorer",
+    "guide_student",
     "make_shards",
     "measure_embedder",
     "prepare",
+    "restore_embedder",
     "tune_student",
 ]
 
@@ -189,7 +191,9 @@ def cross_validate(options: Namespace) -> None:
         if options.guide_epochs:
             config = _adaptation(options, student, options.guide_epochs, GUIDE_RATE, fold)
             teacher = _teacher(options.work, options.yamnet, 2)
-            train_guide(material, teacher, folder / "guide", config, say=say)
+            # Nothing leads the guide itself, least of all that of another fold.
+            alone = replace(material, guide=None)
+            train_guide(alone, teacher, folder / "guide", config, say=say)
             material = replace(material, guide=Guide(folder / "guide"))
         config = _adaptation(options, student, options.epochs, options.learning_rate, fold)
         adapt(material, options.start, folder / "adapt", config, say=say)
