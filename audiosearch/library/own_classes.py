@@ -83,7 +83,7 @@ class OwnClassifier:
     since: int
 
     def write(self, first: int, scores: npt.NDArray[np.float32] | None, count: int) -> None:
-        """Write the rows of `count` new clips from number `first` on; `_UNHEARD` where none are given.
+        """Write the rows of `count` new clips from number `first` on; without scores, unheard.
 
         What was written beyond them without being committed is overwritten.
 
