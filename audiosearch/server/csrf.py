@@ -20,7 +20,7 @@ import hashlib
 import hmac
 import secrets
 
-from flask import Flask, abort, current_app, request
+from flask import Flask, abort, current_app, g, request
 from markupsafe import Markup
 
 __all__ = ["FIELD", "HEADER", "check", "field", "is_valid", "register", "token"]
@@ -49,9 +49,13 @@ def register(app: Flask, *, cookie: str) -> None:
 
 
 def token() -> str:
-    """Return the token for the session of this request, masked."""
-    mask = secrets.token_bytes(_BYTES)
-    return base64.urlsafe_b64encode(mask + _mixed(mask, _wanted())).decode("ascii").rstrip("=")
+    """Return the token for the session of this request, masked; the same in all of a page."""
+    if "csrf_token" not in g:
+        mask = secrets.token_bytes(_BYTES)
+        masked = base64.urlsafe_b64encode(mask + _mixed(mask, _wanted()))
+        g.csrf_token = masked.decode("ascii").rstrip("=")
+    made: str = g.csrf_token
+    return made
 
 
 def field() -> Markup:

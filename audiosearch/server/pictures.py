@@ -86,7 +86,7 @@ def register(app: Flask) -> None:
     """Add the routes and the cache of pictures to an application."""
     app.extensions[_EXTENSION] = _Studio()
     app.register_blueprint(blueprint)
-    app.jinja_env.globals.update(class_over_time=_class_over_time)
+    app.jinja_env.globals.update(class_over_time=_class_over_time, frames_at_hand=_frames_at_hand)
 
 
 @blueprint.get(f"/clips/<{ID}:clip_id>/strip.png")
@@ -193,9 +193,7 @@ def _class_over_time(item: Hit | Clip) -> tuple[str, str] | None:
     """
     if item.source == "file" or not item.tags:
         return None
-    if "frames_at_hand" not in g:
-        g.frames_at_hand = library_of(current_app).packed_frames_at_hand()
-    if not g.frames_at_hand:
+    if not _frames_at_hand():
         return None
     matched = [
         why.classes[0] for why in getattr(item, "why", ()) if why.classes and not why.excluded
@@ -204,6 +202,14 @@ def _class_over_time(item: Hit | Clip) -> tuple[str, str] | None:
         if tag.mid in _timed_classes():
             return tag.label, tag.mid
     return None
+
+
+def _frames_at_hand() -> bool:
+    """Tell, and find out once for a page, whether scores over time can be drawn."""
+    if "frames_at_hand" not in g:
+        g.frames_at_hand = library_of(current_app).packed_frames_at_hand()
+    found: bool = g.frames_at_hand
+    return found
 
 
 @functools.cache
