@@ -119,6 +119,17 @@ def test_random_clips_are_the_same_for_the_same_address(client: FlaskClient) -> 
     assert client.get("/browse/random?seed=x").status_code == 400
 
 
+def test_random_clips_are_drawn_from_all(library: aus.Library) -> None:
+    clips = library.info().clips
+    every = library.random_clips(clips + 5, seed=3)
+    assert sorted(clip.clip for clip in every) == list(range(clips))
+    assert [clip.clip for clip in every] != list(range(clips))
+    assert library.random_clips(3, seed=3) == library.random_clips(3, seed=3)
+    assert library.random_clips(0, seed=3) == []
+    with pytest.raises(aus.AudioSearchError, match="negative"):
+        library.random_clips(-1, seed=3)
+
+
 def test_random_clips_do_not_include_what_was_removed(
     library_folder: Path, sound_master: Path, tmp_path: Path
 ) -> None:

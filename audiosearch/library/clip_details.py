@@ -54,6 +54,44 @@ class ClipDetails(OpenedLibrary):
             corrections=corrections.of_clip(recording.id, recording.start, clip_id),
         )
 
+    def random_clips(self, count: int, *, seed: int) -> list[Clip]:
+        """Return different clips that are drawn by chance from all.
+
+        Parameters
+        ----------
+        count : int
+            How many; fewer where the library has fewer.
+        seed : int
+            The same draws the same, as long as the library does not change; 0 or more.
+
+        Raises
+        ------
+        InvalidArgumentError
+            When `count` or `seed` is negative.
+        """
+        if count < 0 or seed < 0:
+            raise InvalidArgumentError(f"count and seed must not be negative: {count} and {seed}.")
+        now = self.snapshot()
+        live = [
+            part.block.rows if part.removed is None else int(part.removed.live.sum())
+            for part in now.parts
+        ]
+        drawn = np.random.default_rng(seed).choice(sum(live), min(count, sum(live)), replace=False)
+        stops = np.cumsum(live)
+        found = []
+        for place in drawn.tolist():
+            number = int(np.searchsorted(stops, place, side="right"))
+            part, row = now.parts[number], place - int(stops[number]) + live[number]
+            if part.removed is not None:
+                row = int(np.flatnonzero(part.removed.live)[row])
+            # Another process may have removed it meanwhile.
+            try:
+                found.append(self.clip(int(part.block.clip_ids(np.array([row]))[0])))
+            except LibraryError as error:
+                if type(error) is not LibraryError:
+                    raise
+        return found
+
     def timeline(
         self, clip_id: int, *, start: float | None = None, end: float | None = None, top: int = 6
     ) -> Timeline:

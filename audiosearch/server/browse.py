@@ -193,7 +193,7 @@ def random() -> BaseResponse:
         target = "browse.random_json" if wants_json() else "browse.random"
         return redirect(url_for(target, seed=secrets.randbelow(1_000_000), **values), 303)
     seed = whole_number("seed", 0, smallest=0, largest=_LARGEST_SEED)
-    found = _clips(_drawn(seed, limit))
+    found = library_of(current_app).random_clips(limit, seed=seed)
     if wants_json():
         return jsonify(seed=seed, clips=[clip.to_dict() for clip in found])
     page = render(
@@ -203,26 +203,6 @@ def random() -> BaseResponse:
         twin=_twin("browse.random_json"),
     )
     return make_response(page)
-
-
-def _drawn(seed: int, count: int) -> list[int]:
-    """Return so many different clips, drawn from all by a seed."""
-    now = library_of(current_app).snapshot()
-    live = [
-        part.block.rows if part.removed is None else int(part.removed.live.sum())
-        for part in now.parts
-    ]
-    total = sum(live)
-    drawn = np.random.default_rng(seed).choice(total, min(count, total), replace=False)
-    stops = np.cumsum(live)
-    result = []
-    for place in drawn.tolist():
-        number = int(np.searchsorted(stops, place, side="right"))
-        part, row = now.parts[number], place - int(stops[number]) + live[number]
-        if part.removed is not None:
-            row = int(np.flatnonzero(part.removed.live)[row])
-        result.append(int(part.block.clip_ids(np.array([row]))[0]))
-    return result
 
 
 @blueprint.get("/browse/recent")
