@@ -11,6 +11,7 @@ manifest ``name.json``, an object with at least
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 from audiosearch.errors import ModelError, printable
 from audiosearch.storage import read_json, resource_path, sha256_file
 
-__all__ = ["BundledModel", "bundled_model", "read_model"]
+__all__ = ["BundledModel", "bundled_model", "onnx_session", "read_model"]
 
 _FORMAT_VERSION = 1
 _REINSTALL = 'Install audiosearch again: pip install --force-reinstall "audiosearch"'
@@ -120,3 +121,37 @@ def read_model(folder: Path, name: str, *, remedy: str) -> BundledModel:
 
 def _list(names: list[str]) -> str:
     return ", ".join(names) if names else "none"
+
+
+def onnx_session(
+    model: str | os.PathLike[str] | bytes, *, name: str, threads: int | None = None
+) -> Any:
+    """Return a session of ONNX Runtime on the processor.
+
+    Parameters
+    ----------
+    model : path-like or bytes
+        The file, or what is in one.
+    name : str
+        What it is called in an error: ``"x.onnx"``, or ``"The model 'lite'"``.
+    threads : int, optional
+        Threads for one batch; as many as there are cores where None.
+
+    Raises
+    ------
+    ModelError
+        When it cannot be loaded.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    # Threads that spin while they wait halve the speed where other processes want the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # only what is fatal; errors also come as exceptions
+    given = model if isinstance(model, bytes) else os.fspath(model)
+    try:
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions share no public base
+        raise ModelError(f"{name} cannot be loaded: {error}") from error

@@ -24,9 +24,9 @@ import numpy.typing as npt
 
 from audiosearch.classifier.scorer import BATCH, classifier_identity
 from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, RELEASED, frame_mask
-from audiosearch.errors import InvalidArgumentError, ModelError, printable
+from audiosearch.errors import InvalidArgumentError, printable
 from audiosearch.labels import CLASS_COUNT
-from audiosearch.models import BundledModel, bundled_model
+from audiosearch.models import BundledModel, bundled_model, onnx_session
 
 __all__ = ["Rescorer", "load_rescorer", "logits_of", "rescored_identity", "rescorer_of"]
 
@@ -54,21 +54,8 @@ class Rescorer:
     """
 
     def __init__(self, model: BundledModel, *, threads: int | None = None) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads or 0
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(model.path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises classes of its own C extension
-            raise ModelError(
-                f"{printable(os.fspath(model.path))} cannot be loaded as a rescorer: {error}"
-            ) from error
+        name = f"The rescorer {printable(os.fspath(model.path))}"
+        self._session = onnx_session(model.path, name=name, threads=threads)
 
     def rescore(
         self,

@@ -22,7 +22,7 @@ from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, frame_mask
 from audiosearch.embedders.base import SPACE
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
 from audiosearch.labels import CLASS_COUNT
-from audiosearch.models import BundledModel, bundled_model, read_model
+from audiosearch.models import BundledModel, bundled_model, onnx_session, read_model
 
 __all__ = ["Ensemble", "Scorer", "classifier_identity", "clip_frames", "load_scorer"]
 
@@ -58,28 +58,14 @@ class Scorer:
     """
 
     def __init__(self, model: BundledModel, *, threads: int | None = None) -> None:
-        import onnxruntime
-
         if threads is not None and threads < 1:
             raise InvalidArgumentError(f"threads must be at least 1, not {threads}.")
         self.name = str(model.manifest.get("name", model.name))
         self.weights_hash = model.sha256
         self.manifest = model.manifest
         self._calibration = _read_calibration(model)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads or 0
-        options.inter_op_num_threads = 1
-        # Idle threads that spin would take the cores from the decoder of the next file.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(model.path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises classes of its own C extension
-            raise ModelError(
-                f"{printable(os.fspath(model.path))} cannot be loaded as a classifier: {error}"
-            ) from error
+        name = f"The classifier {printable(os.fspath(model.path))}"
+        self._session = onnx_session(model.path, name=name, threads=threads)
 
     @property
     def is_calibrated(self) -> bool:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
 from audiosearch.frontend import MEL_BANDS, PATCH_FRAMES
+from audiosearch.models import onnx_session
 
 __all__ = ["PatchNetwork"]
 
@@ -44,21 +45,11 @@ class PatchNetwork:
     ) -> None:
         if threads is not None and (isinstance(threads, bool) or threads < 1):
             raise InvalidArgumentError(f"threads must be 1 or more, not {threads!r}.")
-        import onnxruntime
-
         self._name = printable(name)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0  # 0: the runtime counts the cores
-        options.inter_op_num_threads = 1
-        # Threads that spin while they wait halve the speed where other processes want the cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # only what is fatal; errors also come as exceptions
+        session = onnx_session(path, name=f"The model '{self._name}'", threads=threads)
         try:
-            session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
-            )
             (source,), (result,) = session.get_inputs(), session.get_outputs()
-        except Exception as error:  # the runtime's exceptions share no public base
+        except ValueError as error:
             raise ModelError(f"The model '{self._name}' cannot be loaded: {error}") from error
         expected = [PATCH_FRAMES, MEL_BANDS], [EMBEDDING_SIZE]
         if (list(source.shape[1:]), list(result.shape[1:])) != expected:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from audiosearch import audio
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
-from audiosearch.models import read_model
+from audiosearch.models import onnx_session, read_model
 from audiosearch.own.features import get_feature
 from audiosearch.own.waveforms import ClipLength, Window, Windows
 
@@ -53,8 +53,6 @@ class LabClassifier:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        import onnxruntime
-
         remedy = "Name the folder that `audiosearch lab train --out` wrote."
         model = read_model(Path(folder), "classifier", remedy=remedy)
         name = printable(os.fspath(model.path))
@@ -73,15 +71,7 @@ class LabClassifier:
             )
         facts = [model.sha256, self.classes, self.length.to_dict(), self._feature.identity]
         self.identity = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(model.path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises classes of its own C extension
-            raise ModelError(f"{name} cannot be loaded: {error}") from error
+        self._session = onnx_session(model.path, name=name)
 
     def score(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the scores of features, float32 (n, classes)."""

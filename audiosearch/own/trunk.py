@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.errors import MissingDependencyError
-from audiosearch.models import bundled_model
+from audiosearch.models import bundled_model, onnx_session
 
 __all__ = ["TRUNK_VALUES", "load_trunk", "run_trunk"]
 
@@ -62,11 +62,4 @@ def run_trunk(patches: Floats) -> Floats:
 
 @functools.cache
 def _session() -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(
-        load_trunk().SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnx_session(load_trunk().SerializeToString(), name="The trunk of the model 'lite'")

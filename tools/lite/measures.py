@@ -35,6 +35,7 @@ from audiosearch.errors import DataError, printable
 from audiosearch.labels import load_labels
 from audiosearch.library.columns import search_vector
 from audiosearch.metrics import average_precision
+from audiosearch.models import onnx_session
 from tools.lite.released import Pairs, Released
 from tools.lite.teacher import Teacher
 
@@ -88,16 +89,7 @@ class OnnxEmbedder:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 2) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            os.fspath(path), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnx_session(path, name=os.fspath(path), threads=threads)
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, log_mel: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

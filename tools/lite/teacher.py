@@ -20,6 +20,7 @@ import numpy.typing as npt
 from audiosearch.errors import DataError, MissingDependencyError, printable
 from audiosearch.frontend import MEL_BANDS, PATCH_FRAMES
 from audiosearch.labels import CLASS_COUNT, load_labels
+from audiosearch.models import onnx_session
 from audiosearch.storage import atomic_path
 
 __all__ = [
@@ -62,16 +63,7 @@ class Teacher:
         *,
         threads: int = 1,
     ) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            os.fspath(path), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnx_session(path, name=os.fspath(path), threads=threads)
         self.columns = read_class_map(class_map)
 
     def answer(self, log_mel: Floats) -> tuple[Floats, Floats]:
