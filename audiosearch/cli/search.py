@@ -57,7 +57,7 @@ class QueryCommand(click.Command):
         return super().parse_args(ctx, [*options, "--", *words])
 
 
-@click.command(cls=QueryCommand)
+@click.command(cls=QueryCommand, short_help="Find the recordings in which QUERY is heard.")
 @click.argument("query", nargs=-1, required=True)
 @library_option(falls_back=True)
 @limit_option
