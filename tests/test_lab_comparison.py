@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from lab_fixtures import class_folders, esc50_layout
 
-from audiosearch.errors import InvalidArgumentError, StorageError
+from audiosearch.errors import AudioError, InvalidArgumentError, StorageError
 from audiosearch.lab import LabConfig, LabelledSound, SoundSet, compare, read_sounds
 from audiosearch.lab.measures import accuracy_interval, measure
+from audiosearch.own.features import get_feature
 
 
 def labelled(labels: list[tuple[str, ...]], *, multi_label: bool = False) -> SoundSet:
@@ -91,6 +92,52 @@ def test_models_are_compared_on_the_makers_folds(tmp_path):
     assert [len(fold["epochs"]) for fold in by_name["mlp-lite"]["folds"]] == [6] * 6
     assert linear["layers"][-1]["output"] == [3]
     assert found.advice in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_was_tested_is_kept_when_the_next_model_is_interrupted(tmp_path):
+    esc50_layout(tmp_path / "data")
+
+    def stop(model, fold):
+        if model == "linear-lite":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(
+            read_sounds(tmp_path / "data"),
+            ["prototypes", "linear-lite", "transfer"],
+            tmp_path / "out",
+            cache=tmp_path / "cache",
+            on_fold=stop,
+        )
+    written = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert [each["model"] for each in written["models"]] == ["prototypes"]
+    assert written["untested"] == ["linear-lite", "transfer"]
+
+
+def test_what_a_later_feature_cannot_be_computed_of_is_left_out_for_all(tmp_path, monkeypatch):
+    esc50_layout(tmp_path / "data")
+    lite = get_feature("lite")
+    broken = []
+
+    def refuse(waveform):
+        if not broken:
+            broken.append(1)
+            raise AudioError("one.wav", "it has a hole.")
+        return lite.compute(waveform)
+
+    odd = type(lite)("odd", "odd", refuse)
+    monkeypatch.setattr(
+        "audiosearch.lab.comparison.get_feature",
+        lambda name: lite if name == "lite" else odd,
+    )
+    found = compare(
+        read_sounds(tmp_path / "data"),
+        ["linear-lite", "prototypes"],
+        tmp_path / "out",
+        cache=tmp_path / "cache",
+    )
+    assert [each.measures.sounds for each in found.results] == [17, 17]
+    assert len(found.sounds.skipped) == 1
 
 
 def test_a_report_says_that_it_is_optimistic_and_bears_any_label(tmp_path, invoke):

@@ -117,6 +117,36 @@ def test_a_random_split_is_refused_where_groups_are_known(tmp_path):
     assert any(torn)
 
 
+def test_a_split_that_leaves_one_class_to_learn_from_is_refused(tmp_path, invoke):
+    lines = ["path,label,start,end"]
+    for kind, file in (("low", "a.wav"), ("noise", "b.wav")):
+        write_sound(tmp_path / file, kind, 1, seconds=2.0)
+        lines += [f"{file},{kind},{start},{start + 0.5}" for start in (0, 0.5, 1, 1.5)]
+    (tmp_path / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(DataError, match=r"without '.*a\.wav'.*fewer than two classes"):
+        plan_splits(read_sounds(tmp_path / "list.csv"))
+    common = [tmp_path / "list.csv", "--cache", tmp_path / "cache"]
+    for command in (
+        ["compare", *common, "--models", "prototypes", "--out", tmp_path / "out"],
+        ["review", *common],
+    ):
+        done = invoke("lab", *command)
+        assert done.code == 1
+        assert "fewer than two classes" in done.err
+        assert "fault of audiosearch" not in done.err
+    looked = invoke("lab", "inspect", tmp_path / "list.csv", "--json")
+    assert "fewer than two classes" in json.loads(looked.out)["problems"][-1]
+
+
+def test_a_path_that_no_file_can_have_is_refused_with_its_line(tmp_path, invoke):
+    write_sound(tmp_path / "a.wav", "low", 1)
+    (tmp_path / "list.csv").write_bytes(b"path,label\na.wav,low\na\0b.wav,high\n")
+    done = invoke("lab", "train", tmp_path / "list.csv", "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "list.csv, line 3" in done.err
+    assert "NUL" in done.err
+
+
 def test_many_groups_are_divided_with_all_classes_everywhere(tmp_path):
     lines = ["file\tclass\tgroup"]
     for group in range(24):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -343,6 +345,37 @@ def test_features_are_kept_by_content(folders, tmp_path):
     with FeatureCache(tmp_path) as cache:
         cache.features(sounds, feature, ClipLength(0.5))
     assert len(computed) == 90
+
+
+def test_a_cache_is_free_for_others_while_a_sound_is_computed(folders, tmp_path):
+    with FeatureCache(tmp_path) as cache:
+        lite, calls = get_feature("lite"), []
+
+        def meanwhile(waveform):
+            with contextlib.closing(sqlite3.connect(cache.path, timeout=0)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                other.rollback()
+            calls.append(1)
+            return lite.compute(waveform)
+
+        feature = type(lite)(lite.name, lite.identity, meanwhile)
+        cache.features(read_sounds(folders).selected(range(3)), feature, ClipLength(0.5))
+    assert len(calls) == 3
+
+
+def test_a_cache_that_another_process_writes_need_not_be_deleted(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("audiosearch.lab.feature_cache._PATIENCE", 0.05)
+    sounds = read_sounds(folders).selected(range(2))
+    with (
+        FeatureCache(tmp_path) as cache,
+        contextlib.closing(sqlite3.connect(cache.path)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="another process") as raised:
+            cache.features(sounds, get_feature("lite"), ClipLength(0.5))
+        assert "elete" not in str(raised.value)
+        other.rollback()
+        assert len(cache.features(sounds, get_feature("lite"), ClipLength(0.5))) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_said(folders, tmp_path):

@@ -26,7 +26,7 @@ from audiosearch.lab.inspection import find_copies
 from audiosearch.lab.measures import Measures, accuracy_interval, measure
 from audiosearch.lab.models import get_model
 from audiosearch.lab.settings import LabConfig
-from audiosearch.lab.sounds import SoundSet
+from audiosearch.lab.sounds import LabelledSound, SoundSet
 from audiosearch.lab.splits import Split, SplitPlan, plan_splits
 from audiosearch.lab.tracking import Tracked, check_trackers, tracked
 from audiosearch.lab.training import clip_length, scores_of
@@ -147,6 +147,8 @@ class Comparison:
         The seeds.
     results : tuple of ModelResult
         Of each model, best accuracy first.
+    untested : tuple of str
+        Models that are not tested yet; in the report of a comparison that was stopped.
     """
 
     folder: Path
@@ -154,6 +156,7 @@ class Comparison:
     plan: SplitPlan
     seeds: tuple[int, ...]
     results: tuple[ModelResult, ...]
+    untested: tuple[str, ...] = ()
 
     @property
     def advice(self) -> str:
@@ -185,6 +188,7 @@ class Comparison:
             "seeds": list(self.seeds),
             "advice": self.advice,
             "models": [each.to_dict() for each in self.results],
+            "untested": list(self.untested),
             "skipped": [list(each) for each in self.sounds.skipped],
         }
 
@@ -205,6 +209,9 @@ def compare(
     on_fold: Callable[[str, FoldResult], None] | None = None,
 ) -> Comparison:
     """Test models by cross-validation and write a report.
+
+    ``report.json`` is written anew after each model, so that what was tested is kept whatever
+    becomes of the next.
 
     Parameters
     ----------
@@ -254,32 +261,37 @@ def compare(
         folder.mkdir(parents=True, exist_ok=True)
     config = replace(config or LabConfig(), validation=0.0, patience=0)
     length = clip_length(sounds, config)
-    plan: SplitPlan | None = None
-    results = []
+    results: list[ModelResult] = []
     with FeatureCache(cache) as store:
+        keys: dict[str, dict[LabelledSound, str]] = {}
+        seconds = dict.fromkeys((spec.name for spec in specs), 0.0)
+        # What one feature cannot be computed of is left out for all models, so all features come
+        # before the split.
         for spec in specs:
-            began = time.perf_counter()
-            feature = get_feature(spec.feature)
-            features = store.features(sounds, feature, length, on_sound=on_sound)
-            seconds = time.perf_counter() - began
-            # What cannot be read is left out once, and for all models.
-            sounds = features.sounds
-            if plan is None:
-                sounds.check_trainable()
-                together = [each.rows for each in find_copies(sounds)]
-                plan = plan_splits(
-                    sounds, split=split, folds=folds, optimistic=optimistic, together=together
-                )
+            if spec.feature not in keys:
+                began = time.perf_counter()
+                feature = get_feature(spec.feature)
+                sounds, found_keys = store.fill(sounds, feature, length, on_sound=on_sound)
+                keys[spec.feature] = dict(zip(sounds.sounds, found_keys, strict=True))
+                seconds[spec.name] = time.perf_counter() - began
+        sounds.check_trainable()
+        together = [each.rows for each in find_copies(sounds)]
+        plan = plan_splits(
+            sounds, split=split, folds=folds, optimistic=optimistic, together=together
+        )
+        for number, spec in enumerate(specs, start=1):
+            own_keys = [keys[spec.feature][sound] for sound in sounds.sounds]
+            features = FeatureSet(store, sounds, own_keys)
             own = replace(config, model=spec.name)
             # What is fitted at once does not depend on a seed.
             own_seeds = seeds if spec.kind == "network" else seeds[:1]
             with tracked(track, folder, spec.name, asdict(own)) as run:
-                results.append(_tested(features, plan, own, own_seeds, seconds, on_fold))
+                results.append(_tested(features, plan, own, own_seeds, seconds[spec.name], on_fold))
                 _follow(run, results[-1])
-    assert plan is not None
-    results.sort(key=lambda each: -each.accuracy)
-    found = Comparison(folder, sounds, plan, tuple(seeds), tuple(results))
-    write_json(folder / "report.json", found.to_dict())
+            results.sort(key=lambda each: -each.accuracy)
+            untested = tuple(each.name for each in specs[number:])
+            found = Comparison(folder, sounds, plan, tuple(seeds), tuple(results), untested)
+            write_json(folder / "report.json", found.to_dict())
     from audiosearch.lab.report import write_report
 
     write_report(found)

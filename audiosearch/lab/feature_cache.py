@@ -27,7 +27,8 @@ __all__ = ["FeatureCache", "FeatureSet", "default_cache"]
 Floats = npt.NDArray[np.float32]
 
 CACHE_VARIABLE = "AUDIOSEARCH_CACHE"
-_COMMIT_EVERY = 64
+# How long to wait for another process that writes, in seconds.
+_PATIENCE = 60.0
 # Features that take more than this stay on the disk.
 _IN_MEMORY = 2 << 30
 _SCHEMA = """
@@ -93,6 +94,20 @@ class FeatureCache(Closing):
     ) -> FeatureSet:
         """Return the features of a set, computing those that are not there.
 
+        Parameters are those of `fill`, and so are the errors.
+        """
+        return FeatureSet(self, *self.fill(sounds, feature, length, on_sound=on_sound))
+
+    def fill(
+        self,
+        sounds: SoundSet,
+        feature: Feature,
+        length: ClipLength,
+        *,
+        on_sound: Callable[[int, int], None] | None = None,
+    ) -> tuple[SoundSet, list[str]]:
+        """Compute the features of a set that are not there.
+
         A sound that cannot be read is left out of the set that comes back, with the reason.
 
         Parameters
@@ -106,10 +121,17 @@ class FeatureCache(Closing):
         on_sound : callable, optional
             Called with how many sounds are done, and how many there are.
 
+        Returns
+        -------
+        sounds : SoundSet
+            The set, without what could not be read.
+        keys : list of str
+            Of each of these sounds, what `read` finds its feature by.
+
         Raises
         ------
         StorageError
-            When the disk is full.
+            When the disk is full, or another process does not stop writing.
         """
         what = feature_key(feature, length)
         keys: list[str] = []
@@ -124,12 +146,9 @@ class FeatureCache(Closing):
                     unreadable.append((row, error.reason))
                 else:
                     keys.append(key)
-                if row % _COMMIT_EVERY == 0:
-                    self._database.commit()
                 if on_sound:
                     on_sound(row + 1, len(sounds))
-            self._database.commit()
-        return FeatureSet(self, sounds.without(unreadable), keys)
+        return sounds.without(unreadable), keys
 
     def read(self, key: str) -> Floats:
         """Return one stored value."""
@@ -145,8 +164,11 @@ class FeatureCache(Closing):
         return np.frombuffer(found[1], "<f4").reshape(shape)
 
     def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path, timeout=60)
+        # Every statement is a transaction: no lock is held while a sound is computed.
+        database = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
         try:
+            # Nor does it wait for the disk: what a power cut destroys can be computed again.
+            database.execute("PRAGMA synchronous = OFF")
             database.executescript(_SCHEMA)
         except BaseException:
             database.close()
@@ -193,7 +215,13 @@ class FeatureCache(Closing):
 
     def _broken(self, error: sqlite3.Error) -> StorageError:
         name = printable(str(self.path))
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StorageError(
+                f"{name} is being written by another process. Run the same command again when that "
+                "is done, or name another folder with --cache."
+            )
+        if code == sqlite3.SQLITE_FULL:
             return StorageError(
                 f"The disk is full: {name} could not be written. Free some space, or keep features "
                 "elsewhere with --cache, and run the same command again."

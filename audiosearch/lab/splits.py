@@ -104,7 +104,8 @@ def plan_splits(
     Raises
     ------
     DataError
-        When the set has not what is asked for, or is too small.
+        When the set has not what is asked for, is too small, or what a split learns from is of one
+        class only.
     InvalidArgumentError
         When a random split would not be honest, or an argument is none.
     MissingDependencyError
@@ -120,7 +121,7 @@ def plan_splits(
     if kind == "folds":
         if not sounds.has_folds:
             raise DataError(f"{name} does not say for every sound in which fold it is.")
-        return _official(sounds)
+        return _learnable(sounds, _official(sounds))
     if kind == "groups" and not sounds.has_groups:
         raise DataError(f"{name} knows no groups. Name them, for example in a column 'group'.")
     torn = kind == "random" and known is not None
@@ -131,8 +132,21 @@ def plan_splits(
         )
     groups = _groups(sounds, together, torn=torn)
     if kind == "groups" and len(set(groups.tolist())) <= _MOST_LEFT_OUT:
-        return _one_by_one(sounds, groups)
-    return _folded(sounds, groups, kind, folds, torn, seed)
+        return _learnable(sounds, _one_by_one(sounds, groups))
+    return _learnable(sounds, _folded(sounds, groups, kind, folds, torn, seed))
+
+
+def _learnable(sounds: SoundSet, plan: SplitPlan) -> SplitPlan:
+    """Refuse a plan of which a split has fewer than two classes to learn from."""
+    wanted = sounds.targets()
+    for split in plan.splits:
+        if not sounds.multi_label and wanted[split.train].any(axis=0).sum() < 2:
+            raise DataError(
+                f"{printable(sounds.name)}: without '{printable(split.name)}', which would be "
+                "tested on, fewer than two classes are left to learn from. Add sounds of each "
+                "class that were recorded apart from those that are there."
+            )
+    return plan
 
 
 def _official(sounds: SoundSet) -> SplitPlan:

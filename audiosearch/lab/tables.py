@@ -95,6 +95,8 @@ class Table:
         file = row[path]
         if not file.strip():
             raise self.broken(line, "it names no file")
+        if "\0" in file:
+            raise self.broken(line, "its path holds a NUL character, which no file's name can")
         begin = self._seconds(line, row.get(start, "")) or 0.0
         stop = self._seconds(line, row.get(end, ""))
         if begin < 0 or (stop is not None and stop <= begin):
