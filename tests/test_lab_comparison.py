@@ -56,6 +56,40 @@ def test_the_interval_of_an_accuracy_narrows_with_the_sounds():
     assert accuracy_interval(np.ones(10)) == (1, 1)
 
 
+def test_the_interval_of_an_accuracy_is_that_of_its_groups():
+    # 20 speakers of 50 sounds, 15 of whom are always understood: what counts is 20, not 1,000.
+    right = np.repeat([1.0, 0.0], [750, 250])
+    speakers = np.repeat(np.arange(20), 50)
+    low, high = accuracy_interval(right, groups=speakers)
+    assert (low, high) == pytest.approx(accuracy_interval(np.repeat([1.0, 0.0], [15, 5])), abs=0.06)
+    assert high - low > 4 * np.ptp(accuracy_interval(right))
+    # Groups that differ in size: one is right, two small ones are wrong; any mix of them is drawn.
+    low, high = accuracy_interval(
+        np.array([1.0, 1, 1, 1, 0, 0]), groups=np.array([4, 4, 4, 4, 7, 9])
+    )
+    assert (low, high) == (0, 1)
+    assert accuracy_interval(np.ones(9), groups=np.zeros(9, np.int64)) == (0, 1)
+
+
+def test_a_comparison_takes_sounds_of_one_group_together(tmp_path):
+    esc50_layout(tmp_path / "data", each=4)
+    # Of one recording all clips are mislabelled, and so never right.
+    table = tmp_path / "data" / "meta" / "esc50.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    lines = [
+        line.replace(",2,noise,", ",0,low,") if line.startswith("1-21-") else line for line in lines
+    ]
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = compare(
+        read_sounds(tmp_path / "data"), ["linear-lite"], tmp_path / "out", cache=tmp_path / "cache"
+    )
+    (result,) = found.results
+    right = round(36 * result.accuracy)
+    assert 28 <= right <= 32
+    single = accuracy_interval(np.repeat([1.0, 0.0], [right, 36 - right]))
+    assert np.ptp(result.interval) > 1.3 * np.ptp(single), "they are 9 recordings, not 36"
+
+
 def test_models_are_compared_on_the_makers_folds(tmp_path):
     esc50_layout(tmp_path / "data")
     (tmp_path / "data" / "audio" / "1-01-0-0.wav").write_bytes(b"no sound" * 50)

@@ -259,6 +259,14 @@ def test_an_inspection_lists_what_cannot_be_read_and_what_is_too_little(tmp_path
     assert not found.leaks
 
 
+def test_an_inspection_says_what_training_does_about_a_rare_class(tmp_path):
+    class_folders(tmp_path, kinds=("noise",), n=10)
+    write_sound(tmp_path / "low" / "one.wav", "low", 1)
+    (problem,) = [text for text in inspect_sounds(read_sounds(tmp_path)).problems if "10" in text]
+    assert "weigh more" in problem
+    assert "drawn" not in problem, "they are not drawn more often"
+
+
 def test_copies_in_several_folds_are_reported_as_leakage(tmp_path):
     esc50_layout(tmp_path)
     shutil.copy(tmp_path / "audio" / "1-01-0-0.wav", tmp_path / "audio" / "2-02-0-0.wav")

@@ -207,6 +207,30 @@ def test_rare_classes_weigh_more(tmp_path, cache):
     assert scores["weights"] > scores["none"]
 
 
+@pytest.mark.parametrize("model", ["transfer", "mlp-lite"])
+def test_rare_classes_weigh_more_where_sounds_have_several(tmp_path, cache, model):
+    # One in seven is called rare, for no reason that could be heard.
+    lines = ["path,labels"]
+    for number in range(28):
+        write_sound(tmp_path / f"{number}.wav", "noise", number)
+        lines.append(f"{number}.wav,any{';rare' if number % 7 == 0 else ''}")
+    (tmp_path / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    new = [write_sound(tmp_path / f"new{number}.wav", "noise", 77 + number) for number in range(4)]
+    rare, common = {}, {}
+    for balance in ("weights", "none"):
+        config = LabConfig(
+            model=model, validation=0, balance=balance, epochs=8, batch_size=8, mixup=0
+        )
+        run = train_lab(
+            read_sounds(tmp_path / "list.csv"), tmp_path / balance, config=config, cache=cache
+        )
+        found = [dict(each.labels) for each in predict(run.folder, new)]
+        rare[balance] = np.mean([each["rare"] for each in found])
+        common[balance] = np.mean([each["any"] for each in found])
+    assert rare["weights"] > rare["none"] + 0.1
+    assert common["weights"] > 0.8, "what all sounds have is not balanced away"
+
+
 def test_one_example_a_class_is_enough_for_prototypes(tmp_path, cache):
     kinds = ("low", "clicks", "noise")
     class_folders(tmp_path / "data", kinds=kinds, n=1)

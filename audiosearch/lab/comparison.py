@@ -2,7 +2,8 @@
 
 Nothing is chosen on what is tested: networks are trained for a fixed number of epochs, and the
 curves that are drawn for the tested fold play no part. Every sound is tested once a seed; accuracy
-is the mean over sounds and seeds, with a 95 % bootstrap interval over sounds.
+is the mean over sounds and seeds, with a 95 % bootstrap interval over what hangs together: groups,
+and copies of a sound.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from audiosearch.lab.measures import Measures, accuracy_interval, measure
 from audiosearch.lab.models import get_model
 from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import LabelledSound, SoundSet
-from audiosearch.lab.splits import Split, SplitPlan, plan_splits
+from audiosearch.lab.splits import Split, SplitPlan, plan_splits, related
 from audiosearch.lab.tracking import Tracked, check_trackers, tracked
 from audiosearch.lab.training import clip_length, scores_of
 from audiosearch.lab.usage import Usage, UsageSample
@@ -65,7 +66,7 @@ class ModelResult:
     accuracy : float
         Mean over sounds and seeds.
     interval : (float, float)
-        95 % bootstrap interval of it over sounds.
+        95 % bootstrap interval of it over groups of sounds that hang together.
     seed_accuracies : list of float
         Of each seed; one where nothing depends on it.
     folds : list of FoldResult
@@ -276,6 +277,7 @@ def compare(
                 seconds[spec.name] = time.perf_counter() - began
         sounds.check_trainable()
         together = [each.rows for each in find_copies(sounds)]
+        groups = related(sounds, together)
         plan = plan_splits(
             sounds, split=split, folds=folds, optimistic=optimistic, together=together
         )
@@ -286,7 +288,9 @@ def compare(
             # What is fitted at once does not depend on a seed.
             own_seeds = seeds if spec.kind == "network" else seeds[:1]
             with tracked(track, folder, spec.name, asdict(own)) as run:
-                results.append(_tested(features, plan, own, own_seeds, seconds[spec.name], on_fold))
+                results.append(
+                    _tested(features, plan, groups, own, own_seeds, seconds[spec.name], on_fold)
+                )
                 _follow(run, results[-1])
             results.sort(key=lambda each: -each.accuracy)
             untested = tuple(each.name for each in specs[number:])
@@ -308,6 +312,7 @@ def _follow(run: Tracked, result: ModelResult) -> None:
 def _tested(
     features: FeatureSet,
     plan: SplitPlan,
+    groups: npt.NDArray[np.int64],
     config: LabConfig,
     seeds: Sequence[int],
     feature_seconds: float,
@@ -333,7 +338,7 @@ def _tested(
         config.model,
         measure(truth, mean, sounds),
         float(right.mean()),
-        accuracy_interval(right.mean(axis=0)),
+        accuracy_interval(right.mean(axis=0), groups=groups),
         right.mean(axis=1).tolist(),
         folds,
         feature_seconds,

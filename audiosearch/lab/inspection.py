@@ -202,7 +202,7 @@ def _problems(sounds: SoundSet, copies: Sequence[Copies], torn: Sequence[str]) -
     if filled and max(filled) >= 10 * min(filled):
         problems.append(
             f"The largest class has {max(filled):,} sounds, the smallest {min(filled):,}: rare "
-            "classes are drawn more often in training."
+            "classes weigh more in training, unless --balance none is said."
         )
     crossing = [each for each in copies if each.crosses]
     if crossing:

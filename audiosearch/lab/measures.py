@@ -88,18 +88,36 @@ def measure(
 
 
 def accuracy_interval(
-    right: npt.NDArray[np.floating[Any]], *, seed: int = 0
+    right: npt.NDArray[np.floating[Any]],
+    *,
+    groups: npt.NDArray[np.int64] | None = None,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of a mean over sounds.
+
+    Whole groups are drawn: sounds of one group are right or wrong together, so that single ones
+    would make the interval too narrow. Of one group nothing can be told: 0 to 1.
 
     Parameters
     ----------
     right : float (n,)
         Whether each sound was right, or how much.
+    groups : int64 (n,), optional
+        A number for each sound, the same for what hangs together; where None, nothing does.
     seed : int
         Seed of the resampling.
     """
     random = np.random.default_rng(seed)
-    draws = random.integers(0, len(right), (_RESAMPLES, len(right)))
-    low, high = np.percentile(np.asarray(right)[draws].mean(axis=1), [2.5, 97.5])
+    right = np.asarray(right, np.float64)
+    if groups is None:
+        groups = np.arange(len(right))
+    _, members = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(members)
+    count = len(sizes)
+    if count < 2:
+        return 0.0, 1.0
+    sums = np.bincount(members, weights=right)
+    draws = random.integers(0, count, (_RESAMPLES, count))
+    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)

@@ -97,14 +97,16 @@ class NetworkFitting:
             multi_label=sounds.multi_label,
         )
         weights = self._class_weights()
-        kind = keras.losses.binary_crossentropy if sounds.multi_label else None
 
         def loss(wanted: Any, given: Any) -> Any:
             ops = keras.ops
-            if kind is not None:
-                return kind(wanted, given)
+            with_class, without = map(ops.convert_to_tensor, weights)
             logs = ops.log(ops.clip(given, 1e-7, 1.0))
-            return -ops.sum(wanted * ops.convert_to_tensor(weights) * logs, axis=-1)
+            if not sounds.multi_label:
+                return -ops.sum(wanted * with_class * logs, axis=-1)
+            others = ops.log(ops.clip(1 - given, 1e-7, 1.0))
+            decisions = wanted * with_class * logs + (1 - wanted) * without * others
+            return -ops.mean(decisions, axis=-1)
 
         network.compile(keras.optimizers.Adam(self._rate(keras)), loss=loss)
         network.optimizer.build(network.trainable_variables)
@@ -129,13 +131,23 @@ class NetworkFitting:
             )
         return peak
 
-    def _class_weights(self) -> Floats:
-        """Return weights whose mean over the training sounds is 1."""
+    def _class_weights(self) -> tuple[Floats, Floats]:
+        """Return each class's weights for sounds with and without it, of mean 1 over the sounds."""
         counts = self._targets[self._train].sum(axis=0)
+        even = np.ones_like(counts)
         if self._config.balance == "none":
-            return np.ones_like(counts)
-        filled = max(1, int((counts > 0).sum()))
-        return np.asarray(counts.sum() / (filled * np.maximum(counts, 1)), np.float32)
+            return even, even
+        if not self._features.sounds.multi_label:
+            filled = max(1, int((counts > 0).sum()))
+            return np.asarray(counts.sum() / (filled * np.maximum(counts, 1)), np.float32), even
+        total = len(self._train)
+        # A class that all sounds have, or none, has nothing to be balanced against.
+        mixed = (counts > 0) & (counts < total)
+        with_class, without = (
+            np.asarray(np.where(mixed, total / (2 * np.maximum(each, 1)), 1), np.float32)
+            for each in (counts, total - counts)
+        )
+        return with_class, without
 
     def _epoch(self, number: int, network: Any, step: Step, used: Devices) -> LabEpoch:
         config, began = self._config, time.perf_counter()

@@ -42,7 +42,9 @@ class LabConfig:
     augmentations : str
         How, separated by commas: of `audiosearch.lab.augmentation.AUGMENTATIONS`.
     balance : str
-        ``weights``: a class counts in the loss by the inverse of how often it occurs; ``none``.
+        ``weights``: a class counts in the loss by the inverse of how often it occurs; where sounds
+        have several classes, so do, for each class, the sounds that have it and those that have
+        not. ``none``: all sounds count the same.
     patience : int
         Stop after so many epochs without a better validation loss; 0 for never.
     validation : float

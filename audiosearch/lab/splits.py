@@ -25,7 +25,7 @@ from audiosearch.errors import (
 )
 from audiosearch.lab.sounds import SoundSet
 
-__all__ = ["SPLITS", "Split", "SplitPlan", "hold_out", "plan_splits"]
+__all__ = ["SPLITS", "Split", "SplitPlan", "hold_out", "plan_splits", "related"]
 
 SPLITS = ("auto", "folds", "groups", "random")
 # With so few groups each is left out once; with more, several form a fold.
@@ -130,7 +130,7 @@ def plan_splits(
             f"{name} has {known}: a random split would put sounds that belong together on both "
             "sides, and measure too well. Leave --split out, or ask for it with --optimistic."
         )
-    groups = _groups(sounds, together, torn=torn)
+    groups = related(sounds, together, torn=torn)
     if kind == "groups" and len(set(groups.tolist())) <= _MOST_LEFT_OUT:
         return _learnable(sounds, _one_by_one(sounds, groups))
     return _learnable(sounds, _folded(sounds, groups, kind, folds, torn, seed))
@@ -171,8 +171,20 @@ def _folds_of_groups(sounds: SoundSet) -> dict[str, set[str | None]]:
     return found
 
 
-def _groups(sounds: SoundSet, together: Sequence[Sequence[int]], *, torn: bool) -> Rows:
-    """Return a number for each sound; those with one number are kept together."""
+def related(
+    sounds: SoundSet, together: Sequence[Sequence[int]] = (), *, torn: bool = False
+) -> Rows:
+    """Return a number for each sound, int64 (n,): what hangs together has the same.
+
+    Parameters
+    ----------
+    sounds : SoundSet
+        The set.
+    together : sequence of sequence of int
+        Rows that are copies of one sound.
+    torn : bool
+        Whether the set's groups play no part.
+    """
     parents = list(range(len(sounds)))
 
     def root(row: int) -> int:
@@ -269,7 +281,7 @@ def hold_out(
     """
     if not 0 < share < 1:
         raise InvalidArgumentError(f"The share held out must be from 0 to 1, not {share}.")
-    groups = _groups(sounds, together, torn=False)[rows]
+    groups = related(sounds, together)[rows]
     strata = _strata(sounds)[rows]
     most = int(np.bincount(strata).max())
     parts = min(max(2, round(1 / share)), len(set(groups.tolist())), most)
