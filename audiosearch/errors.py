@@ -189,4 +189,4 @@ def printable(path: str) -> str:
 
     File names that are not valid text carry lone surrogates in Python; they are shown escaped.
     """
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -14,7 +14,6 @@ import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from audiosearch.library.blocks import Block, Rows
 from audiosearch.library.matching import (
@@ -34,6 +33,7 @@ FEW = 1 << 14
 """So many matching clips are scored as they are."""
 
 _STRIDE = 61  # of the sample; a prime, so that it does not run with how recordings are cut
+_RARE = 256  # reading posted rows, in no order, pays while they are few
 _SURPLUS = 4  # so many more than needed are expected above the first threshold
 _SLACK = 1e-6  # a part, for the rounding of noisy-ors
 
@@ -95,12 +95,42 @@ def may_reach(node: Node, block: Block, least: float) -> Bools | None:
         known = [mask for mask in masks if mask is not None]
         return functools.reduce(operator.and_, known) if known else None
     if isinstance(node, Either):
-        count = len(node.parts)
-        each = 1 - (1 - least + count * _SLACK) ** (1 / count)
+        each = _each(least, len(node.parts))
         masks = [may_reach(part, block, each) for part in node.parts]
         known = [mask for mask in masks if mask is not None]
         return functools.reduce(operator.or_, known) if len(known) == len(masks) else None
     return None
+
+
+def _posted(node: Node, block: Block, least: float) -> Rows | None:
+    """Return rows, ascending, with all that may score at least `least`; None where they are many.
+
+    They stand at the head of posting lists: no column is read.
+    """
+    if isinstance(node, All):
+        found = [_posted(part, block, least) for part in node.parts]
+        return min((rows for rows in found if rows is not None), key=len, default=None)
+    if isinstance(node, Either):
+        each = _each(least, len(node.parts))
+        found = [_posted(part, block, each) for part in node.parts]
+        known = [rows for rows in found if rows is not None]
+        return np.unique(np.concatenate(known)) if len(known) == len(found) else None
+    if not isinstance(node, Term):
+        return None
+    heads = []
+    for column, code in least_codes(node, block, least):
+        if code < block.posted_code:
+            return None
+        heads.append((column, int(block.clip_counts(column)[code:].sum())))
+    if _RARE * sum(count for _, count in heads) > block.rows:
+        return None
+    rows = np.concatenate([block.posting(column, count) for column, count in heads])
+    return np.unique(rows).astype(np.int64)
+
+
+def _each(least: float, count: int) -> float:
+    """Return what one of `count` parts reaches at least where their noisy-or is `least`."""
+    return 1 - (1 - least + count * _SLACK) ** (1 / count)
 
 
 def _sampled(
@@ -117,8 +147,12 @@ def _sampled(
 def _scored(
     node: Node, block: Block, matching: Bools, least: float, masks: Masks | None
 ) -> tuple[Rows, Scores]:
-    reach = may_reach(node, block, least) if least > 0 else None
-    rows: npt.NDArray[np.int64] = np.flatnonzero(matching if reach is None else matching & reach)
+    rows = _posted(node, block, least) if least > 0 else None
+    if rows is not None:
+        rows = rows[matching[rows]]
+    else:
+        reach = may_reach(node, block, least) if least > 0 else None
+        rows = np.flatnonzero(matching if reach is None else matching & reach)
     scores = evaluate(node, block, rows, MATCH_CODE, masks=masks)[1]
     if least > 0:
         enough = scores >= least

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from audiosearch.library.blocks import Block, Entries, Rows
 from audiosearch.library.hits import Reason, Tag
-from audiosearch.library.matching import heard
+from audiosearch.library.matching import MATCH_CODE, entered_codes, heard, is_plain
 from audiosearch.library.own_block import MOST_CLASSES
 from audiosearch.library.rollup import LEAST_CODE
 from audiosearch.library.snapshot import tag_of
@@ -46,9 +46,15 @@ def explain(node: Node, block: Block, rows: Rows, entries: Entries) -> list[list
     if not len(rows):
         return found
     for term, excluded in dict.fromkeys(_terms(node, False)):
-        matches, scores = (
-            array.tolist() for array in heard(term, block, rows, None if excluded else entries)
-        )
+        if not excluded and is_plain(term) and block.posted_code <= MATCH_CODE:
+            # Nearly every query: one class, whose code is at hand.
+            label = term.classes[0]
+            for number, code in enumerate(entered_codes(label, entries).tolist()):
+                if code >= MATCH_CODE:
+                    tag = tag_of(label, code)
+                    found[number].append(Reason(term.text, tag.score, False, [tag]))
+            continue
+        matches, scores = (array.tolist() for array in heard(term, block, rows))
         named = block.columns.cover(term.classes[:1])[0]
         own = block.column(named)[rows].tolist() if excluded else []
         best = [] if excluded else _best(term.classes, entries, block.own)

@@ -24,9 +24,11 @@ __all__ = [
     "Masks",
     "Match",
     "Scores",
+    "entered_codes",
     "evaluate",
     "heard",
     "in_range",
+    "is_plain",
     "is_weighted",
     "least_codes",
     "mask_of",
@@ -81,15 +83,9 @@ def match(node: Node, block: Block, rows: Rows, *, masks: Masks | None = None) -
     return Match(found & within_spans(score, spans), score, label)
 
 
-def heard(
-    term: Term, block: Block, rows: Rows, entries: Entries | None = None
-) -> tuple[Bools, Scores]:
-    """Return which of some clips of a block match a term, and how well; both (n,).
-
-    `entries` are the block's of these rows; given, only scores of clips that match mean anything.
-    """
-    known = entries if _is_plain(term) else None
-    return evaluate(term, block, rows, MATCH_CODE, masks=None, entries=known)[:2]
+def heard(term: Term, block: Block, rows: Rows) -> tuple[Bools, Scores]:
+    """Return which of some clips of a block match a term, and how well; both (n,)."""
+    return evaluate(term, block, rows, MATCH_CODE, masks=None)[:2]
 
 
 def mask_of(node: Node, block: Block, least: int, masks: Masks | None) -> Bools:
@@ -122,9 +118,9 @@ def evaluate(
     """Return which of some rows match, how well, and, where their entries are given, by what."""
     none = None if entries is None else np.full(len(rows), -1, np.int16)
     if isinstance(node, Term):
-        if entries is not None and _is_plain(node) and block.posted_code <= least:
+        if entries is not None and is_plain(node) and block.posted_code <= least:
             # Without reading the column: it is as long as the block, and they are at hand.
-            code = _entered_codes(node.classes[0], entries)
+            code = entered_codes(node.classes[0], entries)
             return (
                 code >= least,
                 _SCORES[code],
@@ -213,7 +209,7 @@ def is_weighted(term: Term) -> bool:
     return min(term.weights) < 1
 
 
-def _is_plain(term: Term) -> bool:
+def is_plain(term: Term) -> bool:
     """Tell whether a term is one class as it is scored."""
     return len(term.classes) == 1 and not is_weighted(term)
 
@@ -257,7 +253,7 @@ def _least(weight: float, least: int) -> int:
     return least if weight == 1 else int(np.searchsorted(_weighted_codes(weight), least))
 
 
-def _entered_codes(label: int, entries: Entries) -> npt.NDArray[np.uint8]:
+def entered_codes(label: int, entries: Entries) -> npt.NDArray[np.uint8]:
     """Return the code of a class in each clip, as far as it is among the clip's entries; else 0."""
     offsets, classes, codes = entries
     result = np.zeros(len(offsets) - 1, np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -123,6 +124,11 @@ def serve(
     except OSError as error:
         raise _cannot_listen(error, host, port) from error
     url = _url(host, server.effective_port)
+    # What is loaded now stays: collections that looked at it again and again would take longer
+    # than a search does.
+    library.vocabulary()
+    gc.collect()
+    gc.freeze()
     with _terminated_as_interrupt():
         try:
             announce(url)
