@@ -28,6 +28,7 @@ from audiosearch.library.matching import in_range
 from audiosearch.library.ranking import first_of_each, matching_clips
 from audiosearch.library.recordings import Recording
 from audiosearch.library.refinement import stretch
+from audiosearch.library.runs import distinct
 from audiosearch.library.snapshot import Snapshot
 from audiosearch.query import Range, parse
 
@@ -64,7 +65,7 @@ def find_similar(
         masks = Filters(library.facts, labelled, corrections)
         among, owners, spans = matching_clips(node, labelled.parts, masks=masks)
         left = ~np.isin(among, own)
-        among, total = among[left], len(np.unique(owners[left]))
+        among, total = among[left], len(distinct(owners[left]))
         total_clips = len(among)
     else:
         total, total_clips = now.live_recordings, now.live_clips - len(own)
@@ -127,12 +128,12 @@ def _nearest(
         if count >= most:
             break
         sure = clips[near > near.min(initial=2.0)]
-        if len(np.unique(owners_of(now, sure)) if grouped else sure) >= wanted:
+        if len(distinct(owners_of(now, sure)) if grouped else sure) >= wanted:
             break
         count *= 4
     if not spans:
         return clips, near, (0, 0)
-    return clips, near, (len(np.unique(owners_of(now, clips))), len(clips))
+    return clips, near, (len(distinct(owners_of(now, clips))), len(clips))
 
 
 def _refined(

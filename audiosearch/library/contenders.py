@@ -24,6 +24,7 @@ from audiosearch.library.matching import (
     evaluate,
     least_codes,
 )
+from audiosearch.library.runs import distinct
 from audiosearch.library.snapshot import Part
 from audiosearch.query import All, Either, Node, Term
 
@@ -114,7 +115,7 @@ def _posted(node: Node, block: Block, least: float) -> Rows | None:
         each = _each(least, len(node.parts))
         found = [_posted(part, block, each) for part in node.parts]
         known = [rows for rows in found if rows is not None]
-        return np.unique(np.concatenate(known)) if len(known) == len(found) else None
+        return distinct(np.concatenate(known)) if len(known) == len(found) else None
     if not isinstance(node, Term):
         return None
     heads = []
@@ -125,7 +126,7 @@ def _posted(node: Node, block: Block, least: float) -> Rows | None:
     if _RARE * sum(count for _, count in heads) > block.rows:
         return None
     rows = np.concatenate([block.posting(column, count) for column, count in heads])
-    return np.unique(rows).astype(np.int64)
+    return distinct(rows).astype(np.int64)
 
 
 def _each(least: float, count: int) -> float:

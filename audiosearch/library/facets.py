@@ -23,6 +23,7 @@ from audiosearch.library.columns import decode_scores
 from audiosearch.library.filters import Facts, years_of
 from audiosearch.library.matching import MATCH_CODE, Masks, within_spans, without_spans
 from audiosearch.library.ranking import all_matches
+from audiosearch.library.runs import distinct
 from audiosearch.library.snapshot import Part, Snapshot
 from audiosearch.query import (
     All,
@@ -37,7 +38,7 @@ from audiosearch.query import (
 
 __all__ = ["FACET_CLIPS", "Facet", "FacetCounter", "Facets", "narrowed"]
 
-FACET_CLIPS = 200_000
+FACET_CLIPS = 50_000
 """In how many clips classes are counted at most."""
 
 _CLASSES, _FOLDERS, _YEARS = 12, 10, 8
@@ -184,9 +185,9 @@ class FacetCounter:
             classes, codes = classes[sure], codes[sure]
             heard += np.bincount(classes, weights=decode_scores(codes), minlength=len(names))
             if not part.block.single:
-                classes = np.unique(whose * len(names) + classes) % len(names)
+                classes = distinct(whose * len(names) + classes) % len(names)
             counts += np.bincount(classes, minlength=len(names)) * step
-        ids = np.unique(np.concatenate(recordings))
+        ids = distinct(np.concatenate(recordings))
         counts = np.minimum(counts, len(ids))
 
         def facet(text: str, piece: str, count: int) -> Facet:

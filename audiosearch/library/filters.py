@@ -18,6 +18,7 @@ from audiosearch.library.blocks import Block
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.corrections import Corrections
 from audiosearch.library.matching import in_range
+from audiosearch.library.runs import distinct
 from audiosearch.library.snapshot import Snapshot
 from audiosearch.query import Confirmed, DurationFilter, OwnLabel, PathFilter, YearFilter
 
@@ -134,7 +135,7 @@ class Paths:
             places = offset - len(text) + np.cumsum(pieces)[:-1]
             found.append(np.searchsorted(self._starts, places, side="right") - 1)
             offset += len(all_paths)
-        return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+        return distinct(np.concatenate(found)) if found else np.empty(0, np.int64)
 
     def path(self, place: int) -> str:
         """Return the path at a place, as a filter compares it."""

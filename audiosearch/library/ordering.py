@@ -13,6 +13,7 @@ from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.filters import Facts
 from audiosearch.library.matching import Masks
 from audiosearch.library.ranking import Page, all_matches
+from audiosearch.library.runs import distinct
 from audiosearch.library.snapshot import Part, Snapshot
 from audiosearch.query import Node
 
@@ -74,7 +75,7 @@ class Order:
             clips.append(part.block.clip_ids(rows))
             recordings.append(part.block.recordings[rows].astype(np.int64))
         owners = np.concatenate(recordings)
-        ids = np.unique(owners)
+        ids = distinct(owners)
         found = np.concatenate(clips) if not grouped else ids
         keys = self._keys(name, now, owners if not grouped else ids)
         order = np.argsort(keys, kind="stable")[offset : offset + limit]

@@ -7,10 +7,15 @@ one of them does, and never beyond it. So millions of rows are counted by one ad
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Runs"]
+__all__ = ["Runs", "distinct"]
+
+
+_Integer = TypeVar("_Integer", bound=np.integer)
 
 
 class Runs:
@@ -32,6 +37,18 @@ class Runs:
         """Return how many runs have a place where `mask`, bool (n,), is true."""
         bits = _bits(mask)
         return ((((bits & self._others) + self._others) | bits) & self._last).bit_count()
+
+
+def distinct(values: npt.NDArray[_Integer]) -> npt.NDArray[_Integer]:
+    """Return each value once, ascending.
+
+    `numpy.unique` does the same by hashing since version 2.3, which takes a second for a million
+    values that stand in order; sorting takes a hundredth.
+    """
+    ordered = np.sort(values)
+    new = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return ordered[new]
 
 
 def _bits(mask: npt.NDArray[np.bool_]) -> int:
