@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 from lab_fixtures import class_folders, esc50_layout
@@ -63,6 +64,9 @@ def test_wandb_runs_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOSEARCH_OFFLINE", "1")
     run = train(tmp_path, ["wandb"])
     (kept,) = (run.folder / "wandb").glob("offline-run-*/run-*.wandb")
+    deadline = time.monotonic() + 60  # another process writes it
+    while b"mlp-lite" not in kept.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert b"mlp-lite" in kept.read_bytes()
 
 

@@ -217,7 +217,8 @@ def test_ctrl_c_keeps_what_was_done(
     while not (out.exists() and out.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.05)
     job.send_signal(signal.SIGINT)
-    assert job.wait(timeout=60) == 130
+    # Python ends itself by the signal where that came amid an import; a shell shows 130 too.
+    assert job.wait(timeout=60) in (130, -signal.SIGINT)
     kept = out.read_bytes().splitlines()
     assert len(kept) > 0
     assert start(folder, out, command_environment).wait(timeout=500) == 3

@@ -51,7 +51,7 @@ def explain(node: Node, block: Block, rows: Rows, entries: Entries) -> list[list
             label = term.classes[0]
             for number, code in enumerate(entered_codes(label, entries).tolist()):
                 if code >= MATCH_CODE:
-                    tag = tag_of(label, code)
+                    tag = tag_of(label, code, block.own)
                     found[number].append(Reason(term.text, tag.score, False, [tag]))
             continue
         matches, scores = (array.tolist() for array in heard(term, block, rows))

@@ -126,7 +126,6 @@ def serve(
     url = _url(host, server.effective_port)
     # What is loaded now stays: collections that looked at it again and again would take longer
     # than a search does.
-    library.vocabulary()
     gc.collect()
     gc.freeze()
     with _terminated_as_interrupt():
