@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from audiosearch.library.collection_map import CollectionMap, collection_map
     from audiosearch.library.duplicates import DuplicateGroup, duplicates
     from audiosearch.library.examples import Example
+    from audiosearch.library.findings import Finding, Verification
     from audiosearch.library.hits import (
         Clip,
         Correction,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
         import_clips,
         merge,
     )
-    from audiosearch.library.verification import Finding, Verification, verify
+    from audiosearch.library.verification import verify
     from audiosearch.library.watching import watch
     from audiosearch.tagging.batch import TagSummary, tag_batch
     from audiosearch.tagging.events import EventRules
@@ -86,7 +87,7 @@ _HOMES = {
     "EventRules": "tagging.events",
     "Example": "library.examples",
     "ExportSummary": "library.transfer",
-    "Finding": "library.verification",
+    "Finding": "library.findings",
     "Hit": "library.hits",
     "ImportSummary": "library.transfer",
     "ImportedWeights": "classifier.published",
@@ -116,7 +117,7 @@ _HOMES = {
     "TrainingConfig": "classifier.training",
     "TrainingRun": "classifier.training",
     "UserLabel": "library.hits",
-    "Verification": "library.verification",
+    "Verification": "library.findings",
     "add_sound": "library.additions",
     "collection_map": "library.collection_map",
     "default_library": "api",

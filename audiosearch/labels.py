@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.storage import resource_path
 
-__all__ = ["CLASS_COUNT", "Label", "Labels", "load_labels", "normalize", "stem"]
+__all__ = ["CLASS_COUNT", "Label", "Labels", "load_labels", "name_key", "normalize", "stem"]
 
 CLASS_COUNT = 527
 """How many classes AudioSet's released labels have."""
@@ -247,6 +247,11 @@ class Labels:
                 found[self._by_mid[current].index] = None
             queue.extend(self._children.get(current, ()))
         return tuple(found)
+
+
+def name_key(name: str) -> str:
+    """Return the form in which names that users gave (own classes, own labels) are compared."""
+    return " ".join(name.split()).casefold()
 
 
 def normalize(text: str) -> str:

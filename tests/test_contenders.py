@@ -58,10 +58,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("rare", [1, 10**6])  # by posting lists as far as there are, or never
 def test_a_page_is_that_of_scoring_every_clip(
-    folder: Path, query: str, grouped: bool, monkeypatch: pytest.MonkeyPatch
+    folder: Path, query: str, grouped: bool, rare: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contenders, "FEW", 10)
+    monkeypatch.setattr(contenders, "_RARE", rare)
     with Library(folder) as library:
         now = library.snapshot()
         node = parse(query, vocabulary=library.vocabulary())

@@ -12,7 +12,7 @@ from audiosearch.cli.options import json_option, library_option
 from audiosearch.cli.output import clock, count, echo_json, one_line, warn
 
 if TYPE_CHECKING:
-    from audiosearch.library.verification import Verification
+    from audiosearch.library.findings import Verification
 
 __all__ = ["command"]
 

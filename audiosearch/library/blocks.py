@@ -19,7 +19,6 @@ __all__ = [
     "Rows",
     "entries_of",
     "posting_of",
-    "stored_block",
 ]
 
 POSTED_CODE = LEAST_CODE
@@ -135,10 +134,3 @@ def posting_of(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     rows = np.flatnonzero(codes >= POSTED_CODE)
     # A stable sort of bytes is a radix sort.
     return rows[np.argsort(255 - codes[rows], kind="stable")].astype(np.uint32)
-
-
-def stored_block(block: Block) -> Block:
-    """Return a block as it is stored, without what the user said of its clips."""
-    while (base := getattr(block, "base", None)) is not None:
-        block = base
-    return block

@@ -6,16 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.labels import CLASS_COUNT
-from audiosearch.library.blocks import POSTED_CODE, Block, Entries, Rows, entries_of, posting_of
+from audiosearch.library.block_view import BlockView
+from audiosearch.library.blocks import Block, Entries, Rows, entries_of, posting_of
 from audiosearch.library.rollup import roll_up
-from audiosearch.library.runs import Runs
 
 __all__ = ["CorrectedBlock", "stored_codes"]
 
 _Codes = npt.NDArray[np.uint8]
 
 
-class CorrectedBlock:
+class CorrectedBlock(BlockView):
     """A block whose scores are corrected in a few rows; see `audiosearch.library.blocks.Block`.
 
     Columns that no correction touches are those of the block itself. The others, which are classes
@@ -34,13 +34,8 @@ class CorrectedBlock:
     own: tuple[str, ...] = ()
 
     def __init__(self, block: Block, rows: Rows, codes: _Codes) -> None:
-        self.base = block
-        self.rows = block.rows
+        super().__init__(block)
         self.columns = block.columns
-        self.recordings = block.recordings
-        self.vectors = block.vectors
-        self.posted_code = max(block.posted_code, POSTED_CODE)
-        self.single = block.single
         self._at = rows
         self._codes = codes
         stored = stored_codes(block, rows)
@@ -50,28 +45,6 @@ class CorrectedBlock:
         ids = np.unique(block.recordings[rows])
         self._starts = np.searchsorted(block.recordings, ids)
         self._stops = np.searchsorted(block.recordings, ids, side="right")
-
-    @property
-    def first(self) -> int:
-        """Number of the first clip."""
-        return self.base.first
-
-    @property
-    def stop(self) -> int:
-        """One more than the number of the last clip."""
-        return self.base.stop
-
-    def clip_ids(self, rows: Rows) -> npt.NDArray[np.int64]:
-        """Return the numbers of clips by row."""
-        return self.base.clip_ids(rows)
-
-    def row_of(self, clip: int) -> int:
-        """Return the row of a clip, -1 when it is not here."""
-        return self.base.row_of(clip)
-
-    def rows_of(self, clips: npt.NDArray[np.int64]) -> Rows:
-        """Return the rows of clips, -1 for those that are not here."""
-        return self.base.rows_of(clips)
 
     def column(self, number: int) -> _Codes:
         """Return the score codes of a column, uint8 (rows,)."""
@@ -114,11 +87,6 @@ class CorrectedBlock:
             self._best(self.base.column(number)), self._best(self.column(number))
         )
 
-    @property
-    def runs(self) -> Runs:
-        """Its recordings as runs of rows."""
-        return self.base.runs
-
     def entries(self, rows: Rows, *, ordered: bool = True) -> Entries:
         """Return the best classes of some clips; see `Block.entries`."""
         rows = np.asarray(rows, np.int64)
@@ -136,14 +104,6 @@ class CorrectedBlock:
             np.concatenate([old, new])[at] for old, new in zip(stored[1:], made[1:], strict=True)
         )
         return np.concatenate(([0], ends)), classes, codes
-
-    def frame_counts(self) -> _Codes:
-        """Return how many embedding frames each clip has here, uint8 (rows,)."""
-        return self.base.frame_counts()
-
-    def frames(self, start: int, stop: int) -> _Codes:
-        """Return the embedding frames of neighbouring rows, uint8 (n, 128)."""
-        return self.base.frames(start, stop)
 
     def _touches(self, number: int) -> bool:
         return not self._changed.isdisjoint(self.columns.classes(number))

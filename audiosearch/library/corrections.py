@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.jobs.analysis import CLIP_SPAN
-from audiosearch.labels import CLASS_COUNT, load_labels
+from audiosearch.labels import CLASS_COUNT, load_labels, name_key
 from audiosearch.library.blocks import Block
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.corrected_block import CorrectedBlock, stored_codes
@@ -33,7 +33,7 @@ from audiosearch.library.label_table import Linked, Statement, Verdict
 from audiosearch.library.snapshot import Snapshot
 from audiosearch.query import All, Confirmed, Either, Node, OwnLabel
 
-__all__ = ["Corrections", "label_key"]
+__all__ = ["Corrections"]
 
 Clips = npt.NDArray[np.int64]
 
@@ -41,11 +41,6 @@ _ENOUGH = 0.5  # seconds
 _TOUCH = 1e-3
 _CONFIRMED, _REJECTED = 255, 0
 _VERDICTS: tuple[tuple[Verdict, int], ...] = (("rejected", _REJECTED), ("confirmed", _CONFIRMED))
-
-
-def label_key(name: str) -> str:
-    """Return the form in which labels of the user's own are compared."""
-    return " ".join(name.split()).casefold()
 
 
 class Corrections:
@@ -103,7 +98,7 @@ class Corrections:
         if wanted is None:
             keys = {key for key, _ in self._clips}
         elif isinstance(wanted, OwnLabel):
-            keys = [label_key(wanted.name)]
+            keys = [name_key(wanted.name)]
         else:
             keys = [load_labels()[index].mid for index in wanted.classes if index < CLASS_COUNT]
         found = [np.array(self._clips.get((key, "confirmed"), ()), np.int64) for key in keys]
@@ -119,7 +114,7 @@ class Corrections:
             return codes
         labels = load_labels()
         for place, name in enumerate(names):
-            keys = [label_key(name)]
+            keys = [name_key(name)]
             with contextlib.suppress(InvalidArgumentError):
                 keys.append(labels.by_name(name).mid)
             for verdict, code in _VERDICTS:
@@ -204,7 +199,7 @@ def _names(node: Confirmed | OwnLabel, said: Correction) -> bool:
     if wanted is None:
         return True
     if isinstance(wanted, OwnLabel):
-        return said.mid is None and label_key(said.label) == label_key(wanted.name)
+        return said.mid is None and name_key(said.label) == name_key(wanted.name)
     known = (index for index in wanted.classes if index < CLASS_COUNT)
     return any(load_labels()[index].mid == said.mid for index in known)
 

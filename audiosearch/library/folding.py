@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.labels import CLASS_COUNT
-from audiosearch.library.blocks import Block, Rows, stored_block
+from audiosearch.library.block_view import stored_block
+from audiosearch.library.blocks import Block, Rows
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.matching import Masks, match
 from audiosearch.library.snapshot import Part, Snapshot

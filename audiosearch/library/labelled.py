@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from audiosearch.library.corrections import label_key
+from audiosearch.labels import name_key
 from audiosearch.library.hits import UserLabel
 from audiosearch.library.labelling import LabelChange, Labelling, Target, clip_of, user_labels
 from audiosearch.library.opened import OpenedLibrary
@@ -118,8 +118,8 @@ class LabelledLibrary(OpenedLibrary):
             recording = int(part.block.recordings[row])
             found = [each for each in found if each.recording_id == recording]
         if label is not None:
-            key = label_key(label)
-            found = [each for each in found if key in (each.mid, label_key(each.label))]
+            key = name_key(label)
+            found = [each for each in found if key in (each.mid, name_key(each.label))]
         return found
 
     def _said(self, changes: Sequence[LabelChange]) -> bool:

@@ -27,10 +27,10 @@ from audiosearch.errors import (
     printable,
 )
 from audiosearch.jobs.analysis import CLIP_SPAN
-from audiosearch.labels import load_labels
+from audiosearch.labels import load_labels, name_key
 from audiosearch.library.blocks import Block
 from audiosearch.library.catalogue import Catalogue
-from audiosearch.library.corrections import Corrections, label_key
+from audiosearch.library.corrections import Corrections
 from audiosearch.library.hits import Clip, Hit, Moment, UserLabel
 from audiosearch.library.label_table import Statement, Verdict, content_of
 from audiosearch.library.recordings import Recording
@@ -225,7 +225,7 @@ class Labelling:
             return label.mid, label.name, label.mid
         except InvalidArgumentError:
             name = label_name(change.label)
-        key = label_key(name)
+        key = name_key(name)
         if key not in known:
             used = catalogue.labels.name_of(key) or self._library.own.name_of(name)
             if used is None and not change.new:

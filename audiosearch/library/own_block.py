@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.labels import CLASS_COUNT
+from audiosearch.library.block_view import BlockView
 from audiosearch.library.blocks import POSTED_CODE, Block, Entries, Rows, posting_of
-from audiosearch.library.runs import Runs
 from audiosearch.library.score_columns import ScoreColumns
 
 __all__ = ["MOST_CLASSES", "MOST_OWN", "OwnBlock"]
@@ -49,7 +49,7 @@ class _OwnColumns(ScoreColumns):
         return (*columns, *(len(self._base) + index - CLASS_COUNT for index in own))
 
 
-class OwnBlock:
+class OwnBlock(BlockView):
     """A block whose clips have scores for own classes too; see `audiosearch.library.blocks.Block`.
 
     They are read when they are first asked for, and then kept.
@@ -73,42 +73,15 @@ class OwnBlock:
         read: Callable[[npt.NDArray[np.int64]], _Codes],
         said: Mapping[int, Mapping[int, int]],
     ) -> None:
-        self.base = block
+        super().__init__(block)
         self.own = own
-        self.rows = block.rows
         self.columns: ScoreColumns = _OwnColumns(block.columns, len(own))
-        self.recordings = block.recordings
-        self.vectors = block.vectors
-        self.posted_code = max(block.posted_code, POSTED_CODE)
-        self.single = block.single
         self._read, self._said = read, said
         self._first = len(block.columns)
         self._codes: _Codes | None = None
         self._postings: dict[int, npt.NDArray[np.uint32]] = {}
         self._starts: npt.NDArray[np.int64] | None = None
         self._lock = threading.Lock()
-
-    @property
-    def first(self) -> int:
-        """Number of the first clip."""
-        return self.base.first
-
-    @property
-    def stop(self) -> int:
-        """One more than the number of the last clip."""
-        return self.base.stop
-
-    def clip_ids(self, rows: Rows) -> npt.NDArray[np.int64]:
-        """Return the numbers of clips by row."""
-        return self.base.clip_ids(rows)
-
-    def row_of(self, clip: int) -> int:
-        """Return the row of a clip, -1 when it is not here."""
-        return self.base.row_of(clip)
-
-    def rows_of(self, clips: npt.NDArray[np.int64]) -> Rows:
-        """Return the rows of clips, -1 for those that are not here."""
-        return self.base.rows_of(clips)
 
     def column(self, number: int) -> _Codes:
         """Return the score codes of a column, uint8 (rows,)."""
@@ -142,11 +115,6 @@ class OwnBlock:
             codes = np.maximum.reduceat(codes, self._starts)
         return np.bincount(codes, minlength=256)
 
-    @property
-    def runs(self) -> Runs:
-        """Its recordings as runs of rows."""
-        return self.base.runs
-
     def entries(self, rows: Rows, *, ordered: bool = True) -> Entries:
         """Return the best classes of some clips; see `Block.entries`."""
         rows = np.asarray(rows, np.int64)
@@ -163,14 +131,6 @@ class OwnBlock:
         order = np.argsort(owners * 256 + (255 - codes.astype(np.int64)), kind="stable")
         counts = counts + np.bincount(at, minlength=len(rows))
         return np.concatenate(([0], np.cumsum(counts))), classes[order], codes[order]
-
-    def frame_counts(self) -> _Codes:
-        """Return how many embedding frames each clip has here, uint8 (rows,)."""
-        return self.base.frame_counts()
-
-    def frames(self, start: int, stop: int) -> _Codes:
-        """Return the embedding frames of neighbouring rows, uint8 (n, 128)."""
-        return self.base.frames(start, stop)
 
     def _own_codes(self) -> _Codes:
         with self._lock:

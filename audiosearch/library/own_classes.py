@@ -31,11 +31,12 @@ from audiosearch.errors import (
     ModelError,
     printable,
 )
+from audiosearch.labels import name_key
 from audiosearch.library.blocks import Block
 from audiosearch.library.columns import encode_scores
 from audiosearch.library.manifest import MANIFEST
 from audiosearch.library.own_block import MOST_OWN, OwnBlock
-from audiosearch.own.classifier import LabClassifier, class_key, load_classifiers
+from audiosearch.own.classifier import LabClassifier, load_classifiers
 from audiosearch.storage import atomic_path, storage_errors, write_json
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class OwnClasses:
             for entry in manifest.get("own_classifiers", [])
         )
         self.names = tuple(name for each in self.classifiers for name in each.classes)
-        self._by_key = {class_key(name): name for name in self.names}
+        self._by_key = {name_key(name): name for name in self.names}
         self._kept: tuple[int, dict[int, tuple[Block, Block, OwnBlock]]] = (0, {})
 
     @property
@@ -171,7 +172,7 @@ class OwnClasses:
 
     def name_of(self, name: str) -> str | None:
         """Return an own class as it was called in training; None where there is none."""
-        return self._by_key.get(class_key(name))
+        return self._by_key.get(name_key(name))
 
     def write(self, first: int, scores: npt.NDArray[np.float32] | None, count: int) -> None:
         """Write the scores of new clips, float32 (count, classes), for all classifiers."""
@@ -302,7 +303,7 @@ def check_classifiers(library: Library) -> None:
 
 def _refuse_clash(library: Library, new: LabClassifier) -> None:
     for each in library.own.classifiers:
-        clash = {class_key(name) for name in each.classes} & set(map(class_key, new.classes))
+        clash = {name_key(name) for name in each.classes} & set(map(name_key, new.classes))
         if clash or each.name == new.name:
             what = f"a class '{printable(min(clash))}'" if clash else "its name"
             raise LibraryMismatchError(

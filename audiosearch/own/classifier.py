@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from audiosearch import audio
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
+from audiosearch.labels import name_key
 from audiosearch.models import onnx_session, read_model
 from audiosearch.own.features import get_feature
 from audiosearch.own.waveforms import ClipLength, Window, Windows
 
-__all__ = ["LabClassifier", "Listener", "Track", "class_key", "load_classifiers"]
+__all__ = ["LabClassifier", "Listener", "Track", "load_classifiers"]
 
 _BATCH = 16
 _ROUNDING = 1e-6  # seconds
@@ -216,7 +217,7 @@ def load_classifiers(
     owners: dict[str, LabClassifier] = {}
     for each in found:
         for label in each.classes:
-            other = owners.setdefault(class_key(label), each)
+            other = owners.setdefault(name_key(label), each)
             if other is not each:
                 raise InvalidArgumentError(
                     f"Both {printable(os.fspath(other.folder))} and "
@@ -224,8 +225,3 @@ def load_classifiers(
                     "could be either's. Take one of them, or train with another name."
                 )
     return found
-
-
-def class_key(name: str) -> str:
-    """Return the form in which names of own classes are compared."""
-    return " ".join(name.split()).casefold()

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from audiosearch.errors import InvalidArgumentError
-from audiosearch.labels import CLASS_COUNT, Labels, load_labels, normalize
+from audiosearch.labels import CLASS_COUNT, Labels, load_labels, name_key, normalize
 from audiosearch.query.thesaurus import Sense, Thesaurus, load_thesaurus
 from audiosearch.query.tree import Group, Term
 
@@ -60,9 +60,9 @@ class Vocabulary:
         self.labels = labels or load_labels()
         self._own_words = own_words or Thesaurus()
         self._english, self._others = load_thesaurus()
-        names = list({_key(name): name for name in (*own_labels, *own_classes)}.values())
+        names = list({name_key(name): name for name in (*own_labels, *own_classes)}.values())
         self._own_classes = {
-            _key(name): Group("", name, (CLASS_COUNT + number,), how="label")
+            name_key(name): Group("", name, (CLASS_COUNT + number,), how="label")
             for number, name in enumerate(own_classes)
         }
         self._own_class_words = {
@@ -112,7 +112,7 @@ class Vocabulary:
 
         A class of the user's own comes before one of AudioSet's that is called alike.
         """
-        own = self._own_classes.get(_key(name))
+        own = self._own_classes.get(name_key(name))
         if own is not None:
             return Term(own.name, (own,))
         try:
@@ -123,7 +123,7 @@ class Vocabulary:
 
     def is_own_class(self, name: str) -> bool:
         """Tell whether a name is that of a class of the user's own."""
-        return _key(name) in self._own_classes
+        return name_key(name) in self._own_classes
 
     def own_label(self, name: str) -> str | None:
         """Return a label of the user's as it was given, None where there is none of this name."""
@@ -237,10 +237,6 @@ class Vocabulary:
 def load_vocabulary() -> Vocabulary:
     """Return the vocabulary without any words of a user, made once."""
     return Vocabulary()
-
-
-def _key(name: str) -> str:
-    return " ".join(name.split()).casefold()
 
 
 def _senses(senses: Iterable[Sense]) -> Iterator[tuple[str, float, str]]:

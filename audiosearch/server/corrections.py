@@ -27,7 +27,7 @@ from flask import render_template as render
 from werkzeug.wrappers import Response as BaseResponse
 
 from audiosearch.errors import InvalidArgumentError, LibraryError, QueryError
-from audiosearch.library.corrections import label_key
+from audiosearch.labels import name_key
 from audiosearch.library.hits import Clip, Hit, Tag, UserLabel
 from audiosearch.library.label_files import export_labels
 from audiosearch.library.label_table import Verdict
@@ -171,7 +171,7 @@ def _takes_labels() -> bool:
 def _said_of(item: Hit | Clip, tag: Tag) -> str | None:
     """Return what was said of a tag of an item: confirmed, rejected, or None."""
     for each in getattr(item, "corrections", ()):
-        if each.mid == tag.mid or (not tag.mid and label_key(each.label) == label_key(tag.label)):
+        if each.mid == tag.mid or (not tag.mid and name_key(each.label) == name_key(tag.label)):
             return str(each.verdict)
     return None
 

@@ -12,7 +12,7 @@ from werkzeug.exceptions import TooManyRequests
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.server.throttle import Throttle, network_of, whole_seconds
 
-__all__ = ["Limits", "limit_body", "limit_uploads", "limits_of", "register", "takes_upload"]
+__all__ = ["Limits", "limit_body", "limit_uploads", "register", "takes_upload"]
 
 _LARGEST_FORM = 256 * 1024
 
@@ -74,12 +74,6 @@ def register(app: Flask, limits: Limits) -> None:
     app.config["UPLOAD_LIMIT"] = limits.upload_bytes
     uploads = Throttle(limits.uploads_a_minute, 60.0)
     app.extensions["audiosearch.limits"] = limits, uploads
-
-
-def limits_of(app: Flask) -> Limits:
-    """Return the limits of `app`."""
-    limits: Limits = app.extensions["audiosearch.limits"][0]
-    return limits
 
 
 def limit_body() -> None:

@@ -16,8 +16,8 @@ from audiosearch.datasets.packed import CLIP_FRAMES
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.frontend import PATCH_SECONDS
 from audiosearch.jobs import Collector
-from audiosearch.labels import CLASS_COUNT, load_labels
-from audiosearch.own.classifier import Track, class_key
+from audiosearch.labels import CLASS_COUNT, load_labels, name_key
+from audiosearch.own.classifier import Track
 from audiosearch.tagging.events import Event, EventFinder, EventRules
 
 __all__ = ["UNITS", "ClassKey", "Row", "TagRules", "class_keys", "name_of"]
@@ -170,10 +170,10 @@ def class_keys(names: Iterable[str], own: Iterable[str] = ()) -> tuple[ClassKey,
         When no class is called so; the message names the nearest.
     """
     labels = load_labels()
-    known = {class_key(name): name for name in own}
+    known = {name_key(name): name for name in own}
     indices, found = set(), set()
     for name in names:
-        ours = known.get(class_key(name))
+        ours = known.get(name_key(name))
         if ours is not None:
             found.add(ours)
         try:
