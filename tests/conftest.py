@@ -300,3 +300,27 @@ def browser(shared_browser: Any) -> Any:
     shared_browser.get_log("performance")
     shared_browser.get_log("browser")
     return shared_browser
+
+
+@pytest.fixture(scope="module")
+def lite_work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder of tools/lite: windows, targets, clean and mixed shards of tones and noise."""
+    from lite_fixtures import prepare
+
+    return prepare(tmp_path_factory.mktemp("lite"))
+
+
+@pytest.fixture(scope="module")
+def lite_material(lite_work: Path) -> object:
+    """What stages 2 and 3 of the bundled embedder train on."""
+    from lite_fixtures import material_of
+
+    return material_of(lite_work)
+
+
+@pytest.fixture(scope="module")
+def lite_stages(lite_work: Path, lite_material: Any) -> Path:
+    """A work folder with finished stages 1, 2 and 3."""
+    from lite_fixtures import train_stages
+
+    return train_stages(lite_work, lite_material)
