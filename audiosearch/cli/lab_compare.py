@@ -44,6 +44,12 @@ __all__ = ["command"]
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=1, help="Train networks with so many seeds."
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    show_default="one a core; 1 on a GPU",
+    help="So many trainings of networks at once, in processes of their own.",
+)
 @split_options
 @fitting_options
 @json_option
@@ -52,6 +58,7 @@ def command(
     models: str,
     out: Path,
     seeds: int,
+    jobs: int | None,
     split: str,
     folds: int,
     optimistic: bool,
@@ -86,6 +93,7 @@ def command(
             folds=folds,
             optimistic=optimistic,
             seeds=range(seeds),
+            jobs=jobs,
             cache=cache,
             track=track,
             on_sound=progress,

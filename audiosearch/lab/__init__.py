@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from audiosearch.lab.comparison import Comparison, ModelResult, compare
+    from audiosearch.lab.comparison import Comparison, compare
     from audiosearch.lab.fits import LabEpoch
     from audiosearch.lab.inspection import Inspection, inspect_sounds
     from audiosearch.lab.measures import Measures
@@ -38,7 +38,7 @@ _HOMES = {
     "LabRun": "training",
     "LabelledSound": "sounds",
     "Measures": "measures",
-    "ModelResult": "comparison",
+    "ModelResult": "results",
     "Prediction": "prediction",
     "SoundSet": "sounds",
     "Split": "splits",

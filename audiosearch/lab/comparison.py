@@ -8,128 +8,47 @@ and copies of a sound.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch import metrics
 from audiosearch.errors import InvalidArgumentError, StorageError, printable
 from audiosearch.lab.feature_cache import FeatureCache, FeatureSet
-from audiosearch.lab.fits import Fit
-from audiosearch.lab.fitting import fit_model
 from audiosearch.lab.inspection import find_copies
-from audiosearch.lab.measures import Measures, accuracy_interval, measure
-from audiosearch.lab.models import get_model
+from audiosearch.lab.measures import accuracy_interval, measure
+from audiosearch.lab.models import ModelSpec, get_model
+from audiosearch.lab.results import FoldResult, ModelResult
 from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import LabelledSound, SoundSet
-from audiosearch.lab.splits import Split, SplitPlan, plan_splits, related
+from audiosearch.lab.splits import SplitPlan, plan_splits, related
 from audiosearch.lab.tracking import Tracked, check_trackers, tracked
-from audiosearch.lab.training import clip_length, scores_of
-from audiosearch.lab.usage import Usage, UsageSample
+from audiosearch.lab.training import clip_length
+from audiosearch.lab.trials import (
+    FeatureSource,
+    Trial,
+    TrialResult,
+    job_count,
+    rightness,
+    run_trials,
+)
+from audiosearch.lab.usage import combined
 from audiosearch.own.features import get_feature
+from audiosearch.own.waveforms import ClipLength
 from audiosearch.storage import storage_errors, write_json
 from audiosearch.version import __version__
 
-__all__ = ["Comparison", "FoldResult", "ModelResult", "compare", "cross_validated_scores"]
+__all__ = ["Comparison", "compare"]
 
 _TIMED_CLIPS = 16
 _CURVES = ("loss", "validation_loss", "validation_accuracy", "learning_rate")
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """One training and its test."""
-
-    split: str
-    seed: int
-    accuracy: float
-    seconds: float
-    epochs: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class ModelResult:
-    """A model's results over all splits and seeds.
-
-    Attributes
-    ----------
-    model : str
-        Its name.
-    measures : Measures
-        Over all tested sounds; where there are several seeds, of their mean scores.
-    accuracy : float
-        Mean over sounds and seeds.
-    interval : (float, float)
-        95 % bootstrap interval of it over groups of sounds that hang together.
-    seed_accuracies : list of float
-        Of each seed; one where nothing depends on it.
-    folds : list of FoldResult
-        Each training.
-    feature_seconds, train_seconds : float
-        Time to compute what features were not there yet, and to train all folds of all seeds.
-    score_ms : float
-        Time to score one clip's features, in a batch of 16, with ONNX Runtime.
-    parameters : int
-        How many numbers the model has.
-    layers : list of dict
-        Layers, shapes, parameters.
-    usage : list of UsageSample
-        Cores and memory of the process during the training, over time.
-    scores : float32 (sounds, classes)
-        The mean over seeds of the scores that each sound had when it was tested.
-    """
-
-    model: str
-    measures: Measures
-    accuracy: float
-    interval: tuple[float, float]
-    seed_accuracies: list[float]
-    folds: list[FoldResult]
-    feature_seconds: float
-    train_seconds: float
-    score_ms: float
-    parameters: int
-    layers: list[dict[str, Any]]
-    usage: list[UsageSample]
-    scores: npt.NDArray[np.float32]
-
-    @property
-    def peak_mb(self) -> float:
-        """The most memory that was taken during the training."""
-        return max(each.memory_mb for each in self.usage)
-
-    @property
-    def cores(self) -> float:
-        """How many cores were busy on average."""
-        spans = np.diff([0.0, *(each.seconds for each in self.usage)])
-        return float(np.average([each.cores for each in self.usage], weights=spans + 1e-9))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-ready values, without the scores of each sound."""
-        return {
-            "model": self.model,
-            "accuracy": round(self.accuracy, 6),
-            "interval": [round(value, 6) for value in self.interval],
-            "seed_accuracies": [round(value, 6) for value in self.seed_accuracies],
-            "measures": self.measures.to_dict(),
-            "feature_seconds": round(self.feature_seconds, 2),
-            "train_seconds": round(self.train_seconds, 2),
-            "score_ms": round(self.score_ms, 4),
-            "parameters": self.parameters,
-            "peak_mb": round(self.peak_mb),
-            "usage": [
-                {name: round(value, 2) for name, value in asdict(each).items()}
-                for each in self.usage
-            ],
-            "layers": self.layers,
-            "folds": [asdict(fold) for fold in self.folds],
-        }
 
 
 @dataclass(frozen=True)
@@ -204,6 +123,7 @@ def compare(
     folds: int = 5,
     optimistic: bool = False,
     seeds: Sequence[int] = (0,),
+    jobs: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     track: Sequence[str] = (),
     on_sound: Callable[[int, int], None] | None = None,
@@ -228,6 +148,9 @@ def compare(
         As `audiosearch.lab.plan_splits` takes them.
     seeds : sequence of int
         Train every network once with each; what is fitted at once does not depend on it.
+    jobs : int, optional
+        How many trainings of networks run at once, each in a process of its own; where None, one a
+        core, or one alone where a GPU trains.
     cache : path-like, optional
         Folder for features.
     track : sequence of str
@@ -245,12 +168,16 @@ def compare(
         When there is no such model, or the split would not be honest.
     MissingDependencyError
         When a package is not installed.
+    OtherProcessError
+        When a process that trains is lost.
     StorageError
         When the folder exists and is not empty, or cannot be written.
     """
     if not models or not seeds:
         raise InvalidArgumentError("Name at least one model and one seed.")
     specs = [get_model(name) for name in dict.fromkeys(models)]
+    config = replace(config or LabConfig(), validation=0.0, patience=0)
+    job_count(jobs, config, 0)
     check_trackers(track)
     sounds.check_trainable()
     folder = Path(out)
@@ -260,37 +187,43 @@ def compare(
                 f"{printable(str(folder))} exists already. Name a new folder with --out."
             )
         folder.mkdir(parents=True, exist_ok=True)
-    config = replace(config or LabConfig(), validation=0.0, patience=0)
     length = clip_length(sounds, config)
     results: list[ModelResult] = []
-    with FeatureCache(cache) as store:
-        keys: dict[str, dict[LabelledSound, str]] = {}
-        seconds = dict.fromkeys((spec.name for spec in specs), 0.0)
-        # What one feature cannot be computed of is left out for all models, so all features come
-        # before the split.
-        for spec in specs:
-            if spec.feature not in keys:
-                began = time.perf_counter()
-                feature = get_feature(spec.feature)
-                sounds, found_keys = store.fill(sounds, feature, length, on_sound=on_sound)
-                keys[spec.feature] = dict(zip(sounds.sounds, found_keys, strict=True))
-                seconds[spec.name] = time.perf_counter() - began
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(FeatureCache(cache))
+        sounds, keys, seconds = _filled(store, sounds, specs, length, on_sound)
         sounds.check_trainable()
         together = [each.rows for each in find_copies(sounds)]
         groups = related(sounds, together)
         plan = plan_splits(
             sounds, split=split, folds=folds, optimistic=optimistic, together=together
         )
-        for number, spec in enumerate(specs, start=1):
-            own_keys = [keys[spec.feature][sound] for sound in sounds.sounds]
-            features = FeatureSet(store, sounds, own_keys)
-            own = replace(config, model=spec.name)
+        sources = {
+            name: FeatureSource(
+                store.path.parent, sounds, [known[sound] for sound in sounds.sounds]
+            )
+            for name, known in keys.items()
+        }
+        planned = [
+            Trial(sources[spec.feature], each, replace(config, model=spec.name, seed=seed))
+            for spec in specs
             # What is fitted at once does not depend on a seed.
-            own_seeds = seeds if spec.kind == "network" else seeds[:1]
-            with tracked(track, folder, spec.name, asdict(own)) as run:
-                results.append(
-                    _tested(features, plan, groups, own, own_seeds, seconds[spec.name], on_fold)
-                )
+            for seed in (seeds if spec.kind == "network" else seeds[:1])
+            for each in plan.splits
+        ]
+        networks = sum(each.config.spec.kind == "network" for each in planned)
+        answers = run_trials(planned, jobs=job_count(jobs, config, networks))
+        stack.enter_context(contextlib.closing(answers))
+        for number, spec in enumerate(specs, start=1):
+            own = [each for each in planned if each.config.model == spec.name]
+            with tracked(track, folder, spec.name, asdict(replace(config, model=spec.name))) as run:
+                found_each = []
+                for each in islice(answers, len(own)):
+                    found_each.append(each)
+                    if on_fold:
+                        on_fold(spec.name, each.fold)
+                features = FeatureSet(store, sounds, sources[spec.feature].keys, memory=0)
+                results.append(_result(features, own, found_each, groups, seconds[spec.name]))
                 _follow(run, results[-1])
             results.sort(key=lambda each: -each.accuracy)
             untested = tuple(each.name for each in specs[number:])
@@ -302,6 +235,29 @@ def compare(
     return found
 
 
+def _filled(
+    store: FeatureCache,
+    sounds: SoundSet,
+    specs: Sequence[ModelSpec],
+    length: ClipLength,
+    on_sound: Callable[[int, int], None] | None,
+) -> tuple[SoundSet, dict[str, dict[LabelledSound, str]], dict[str, float]]:
+    """Compute all features; return what sounds are left, by feature their keys, and the times.
+
+    What one feature cannot be computed of is left out for all models, so this comes before the
+    split.
+    """
+    keys: dict[str, dict[LabelledSound, str]] = {}
+    seconds = dict.fromkeys((spec.name for spec in specs), 0.0)
+    for spec in specs:
+        if spec.feature not in keys:
+            began = time.perf_counter()
+            sounds, found = store.fill(sounds, get_feature(spec.feature), length, on_sound=on_sound)
+            keys[spec.feature] = dict(zip(sounds.sounds, found, strict=True))
+            seconds[spec.name] = time.perf_counter() - began
+    return sounds, keys, seconds
+
+
 def _follow(run: Tracked, result: ModelResult) -> None:
     """Log the mean over folds and seeds of each epoch, and what it all came to."""
     for step, epochs in enumerate(zip(*(fold.epochs for fold in result.folds), strict=True), 1):
@@ -309,99 +265,45 @@ def _follow(run: Tracked, result: ModelResult) -> None:
     run.summarise(result.measures.figures() | {"train_seconds": result.train_seconds})
 
 
-def _tested(
+def _result(
     features: FeatureSet,
-    plan: SplitPlan,
+    planned: Sequence[Trial],
+    trained: Sequence[TrialResult],
     groups: npt.NDArray[np.int64],
-    config: LabConfig,
-    seeds: Sequence[int],
     feature_seconds: float,
-    on_fold: Callable[[str, FoldResult], None] | None,
 ) -> ModelResult:
-    sounds, began = features.sounds, time.perf_counter()
+    sounds = features.sounds
     truth = sounds.targets()
+    seeds = list(dict.fromkeys(each.config.seed for each in planned))
     scores = np.zeros((len(seeds), len(sounds), len(sounds.classes)), np.float32)
-    folds: list[FoldResult] = []
-    fit: Fit | None = None
-    with Usage() as usage:
-        for place, seed in enumerate(seeds):
-            for split in plan.splits:
-                result, fit = _fold(features, split, replace(config, seed=seed), scores[place])
-                folds.append(result)
-                if on_fold:
-                    on_fold(config.model, result)
-    train_seconds = time.perf_counter() - began
-    assert fit is not None
-    right = np.stack([_rightness(truth, each, sounds) for each in scores])
+    for wanted, given in zip(planned, trained, strict=True):
+        scores[seeds.index(wanted.config.seed), wanted.split.test] = given.scores
+    right = np.stack([rightness(truth, each, sounds) for each in scores])
     mean = scores.mean(axis=0)
+    folds = [each.fold for each in trained]
+    layers = trained[-1].layers
     return ModelResult(
-        config.model,
+        planned[0].config.model,
         measure(truth, mean, sounds),
         float(right.mean()),
         accuracy_interval(right.mean(axis=0), groups=groups),
         right.mean(axis=1).tolist(),
         folds,
         feature_seconds,
-        train_seconds,
-        _score_ms(fit, features),
-        fit.parameters,
-        fit.layers,
-        usage.samples,
+        sum(each.seconds for each in folds),
+        _score_ms(trained[-1].graph, features),
+        sum(int(layer["parameters"]) for layer in layers),
+        layers,
+        combined([(each.began, each.usage) for each in trained]),
         mean,
     )
 
 
-def cross_validated_scores(
-    features: FeatureSet, plan: SplitPlan, config: LabConfig
-) -> npt.NDArray[np.float32]:
-    """Return the scores of each sound by a model that did not hear it, float32 (sounds, classes).
-
-    Parameters
-    ----------
-    features : FeatureSet
-        What the model takes.
-    plan : SplitPlan
-        Splits in which every sound is tested once.
-    config : LabConfig
-        The model, with a validation of 0.
-    """
-    scores = np.zeros((len(features), len(features.sounds.classes)), np.float32)
-    for split in plan.splits:
-        _fold(features, split, config, scores)
-    return scores
-
-
-def _fold(
-    features: FeatureSet, split: Split, config: LabConfig, scores: npt.NDArray[np.float32]
-) -> tuple[FoldResult, Fit]:
-    """Train on a split, fill in the scores of what it tests on, and return both."""
-    began = time.perf_counter()
-    fit = fit_model(features, split.train, split.test, config)
-    scores[split.test] = scores_of(fit, features, split.test)
-    truth = features.sounds.targets()[split.test]
-    right = _rightness(truth, scores[split.test], features.sounds)
-    seconds = time.perf_counter() - began
-    epochs = [asdict(each) for each in fit.epochs]
-    return FoldResult(split.name, config.seed, float(right.mean()), seconds, epochs), fit
-
-
-def _rightness(
-    truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32], sounds: SoundSet
-) -> npt.NDArray[np.float64]:
-    """Return whether each sound was right; of several classes the share of right decisions."""
-    wanted, given = metrics.validate(truth, scores)
-    if sounds.multi_label:
-        return ((given >= 0.5) == wanted).mean(axis=1)
-    return wanted[np.arange(len(wanted)), given.argmax(axis=1)].astype(np.float64)
-
-
-def _score_ms(fit: Fit, features: FeatureSet) -> float:
+def _score_ms(graph: bytes, features: FeatureSet) -> float:
     """Return how long one clip takes, as the median of several batches."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(
-        fit.write().SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     clips = features.take(np.arange(_TIMED_CLIPS) % len(features))
     times = []
     for _ in range(6):

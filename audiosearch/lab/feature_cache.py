@@ -22,15 +22,16 @@ from audiosearch.own.features import Feature, feature_key
 from audiosearch.own.waveforms import ClipLength
 from audiosearch.storage import Closing, sha256_file, storage_errors
 
-__all__ = ["FeatureCache", "FeatureSet", "default_cache"]
+__all__ = ["IN_MEMORY", "FeatureCache", "FeatureSet", "default_cache"]
+
+IN_MEMORY = 2 << 30
+"""Bytes of features that are held in memory where nothing else is said; more stay on the disk."""
 
 Floats = npt.NDArray[np.float32]
 
 CACHE_VARIABLE = "AUDIOSEARCH_CACHE"
 # How long to wait for another process that writes, in seconds.
 _PATIENCE = 60.0
-# Features that take more than this stay on the disk.
-_IN_MEMORY = 2 << 30
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT
@@ -234,6 +235,17 @@ class FeatureCache(Closing):
 class FeatureSet:
     """Features of a set of sounds, in memory where they fit, else read when they are needed.
 
+    Parameters
+    ----------
+    cache : FeatureCache
+        Where they are; it stays open as long as this is used.
+    sounds : SoundSet
+        The set.
+    keys : list of str
+        As `FeatureCache.fill` returns them.
+    memory : int
+        Bytes of them that are held in memory.
+
     Attributes
     ----------
     sounds : SoundSet
@@ -242,13 +254,15 @@ class FeatureSet:
         Shape of one sound's feature; () where there is none.
     """
 
-    def __init__(self, cache: FeatureCache, sounds: SoundSet, keys: list[str]) -> None:
+    def __init__(
+        self, cache: FeatureCache, sounds: SoundSet, keys: list[str], *, memory: int = IN_MEMORY
+    ) -> None:
         self.sounds = sounds
         self._cache, self._keys = cache, keys
         first = cache.read(keys[0]) if keys else np.empty(0, np.float32)
         self.shape = first.shape if keys else ()
         self._held: Floats | None = None
-        if first.nbytes * len(keys) <= _IN_MEMORY:
+        if first.nbytes * len(keys) <= memory:
             self._held = np.empty((len(keys), *first.shape), np.float32)
             for row, key in enumerate(keys):
                 self._held[row] = cache.read(key)

@@ -19,7 +19,8 @@ from audiosearch.own.waveforms import ClipLength
 from audiosearch.storage import atomic_path
 
 if TYPE_CHECKING:
-    from audiosearch.lab.comparison import Comparison, ModelResult
+    from audiosearch.lab.comparison import Comparison
+    from audiosearch.lab.results import ModelResult
 
 __all__ = ["write_report"]
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from audiosearch.errors import InvalidArgumentError
-from audiosearch.lab.comparison import cross_validated_scores
 from audiosearch.lab.feature_cache import FeatureCache
 from audiosearch.lab.inspection import find_copies
 from audiosearch.lab.prediction import predict
@@ -24,6 +23,7 @@ from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.splits import plan_splits
 from audiosearch.lab.training import clip_length
+from audiosearch.lab.trials import cross_validated_scores
 from audiosearch.own.features import get_feature
 
 __all__ = ["Doubt", "Hesitation", "doubted_labels", "worth_labelling"]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-__all__ = ["Usage", "UsageSample", "memory_mb"]
+import numpy as np
+
+__all__ = ["Usage", "UsageSample", "combined", "memory_mb"]
 
 _MOST_SAMPLES = 240
 
@@ -89,6 +92,41 @@ class Usage:
         cores = (busy - self._busy) / max(now - self._last, 1e-6)
         self._last, self._busy = now, busy
         self.samples.append(UsageSample(now - self._began, cores, memory_mb()))
+
+
+def combined(runs: Sequence[tuple[float, Sequence[UsageSample]]]) -> list[UsageSample]:
+    """Return what several runs took together, whether at once or one after another.
+
+    Parameters
+    ----------
+    runs : sequence of (float, sequence of UsageSample)
+        When each began, by the system's clock in seconds, and its samples.
+
+    Returns
+    -------
+    list of UsageSample
+        At most 240, since the first began: cores and memory of the runs in each span, added up.
+    """
+    began = min(start for start, _ in runs)
+    ends = sorted({start - began + each.seconds for start, samples in runs for each in samples})
+    if len(ends) > _MOST_SAMPLES:
+        ends = np.linspace(0, ends[-1], _MOST_SAMPLES + 1)[1:].tolist()
+    edges = np.array([0.0, *ends])
+    spans = np.maximum(np.diff(edges), 1e-9)
+    cores, memory = np.zeros(len(spans)), np.zeros(len(spans))
+    for start, samples in runs:
+        times = start - began + np.array([0.0, *(each.seconds for each in samples)])
+        spent = np.cumsum([0.0, *np.diff(times) * [each.cores for each in samples]])
+        cores += np.diff(np.interp(edges, times, spent)) / spans
+        # In each span what the first sample that is not before its end says, for as long as it ran.
+        place = np.minimum(np.searchsorted(times[1:], edges[1:]), len(samples) - 1)
+        shared = np.clip(edges[1:], None, times[-1]) - np.clip(edges[:-1], times[0], None)
+        held = np.array([each.memory_mb for each in samples])[place]
+        memory += held * np.clip(shared / spans, 0.0, 1.0)
+    return [
+        UsageSample(float(end), float(busy), float(size))
+        for end, busy, size in zip(ends, cores, memory, strict=True)
+    ]
 
 
 def memory_mb() -> float:
