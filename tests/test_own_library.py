@@ -17,6 +17,7 @@ import audiosearch as aus
 from audiosearch.errors import LibraryMismatchError, ModelError, QueryError
 from audiosearch.labels import load_labels
 from audiosearch.library.library import Library
+from audiosearch.library.own_scores import OwnCodes, unheard_codes
 from audiosearch.library.verification import verify
 from audiosearch.own.classifier import LabClassifier
 
@@ -220,7 +221,7 @@ def test_what_a_killed_run_wrote_is_not_heard(folder, recordings, tmp_path):
         clips = library.info().clips
         (own,) = library.own.classifiers
         # As a run does that is killed before it commits: rows beyond the last clip.
-        own.write(clips, np.ones((5, 3), np.float32), 5)
+        own.write(clips, OwnCodes(*(c + 255 for c in unheard_codes(5, 3))))
         assert library.search("label:noise score:>0.99").total <= 1
     packed = tmp_path / "more.wav"
     soundfile.write(packed, sound("low", 5, seconds=1.0), 16000)
@@ -304,6 +305,25 @@ def test_the_server_tags_with_classifiers_of_its_own(library_folder, classifier,
         assert "the whistle" in [tag["label"] for tag in sent["tags"]]
         assert "the whistle" in [tag["label"] for tag in sent["clips"][0]["tags"]]
         app.extensions["audiosearch"].close()
+
+
+def test_info_names_classifiers_and_says_what_they_have_not_heard(
+    folder, classifier, packed_h5, tmp_path, invoke
+):
+    said = invoke("info", "--library", folder).out
+    assert "own classes            3: Noise, my machine, the whistle" in said
+    assert LabClassifier(classifier).identity in said
+    with Library(folder) as library:
+        before = library.info()
+    assert before.unheard_clips == 0
+    assert before.bytes > sum(path.stat().st_size for path in folder.glob("own-*/*"))
+    aus.index(packed_h5, folder, mix_embedders=True, workers=1)
+    with Library(folder) as library:
+        assert library.info().unheard_clips == library.info().clips - before.clips > 0
+    aus.export(folder, tmp_path / "x.jsonl")
+    aus.import_clips(tmp_path / "x.jsonl", tmp_path / "copy", mix_embedders=True)
+    with Library(tmp_path / "copy") as library:
+        assert library.info().scores_only == ["machines"]
 
 
 def test_commands_take_and_drop_classifiers(recordings, classifier, invoke, tmp_path):

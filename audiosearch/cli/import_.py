@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from audiosearch.cli.merge import mix_option, print_summary
-from audiosearch.cli.options import json_option, library_option
+from audiosearch.cli.merge import mix_option, own_option, print_summary
+from audiosearch.cli.options import classifier_option, json_option, library_option
 from audiosearch.cli.output import count, echo_json, one_line
 
 __all__ = ["command"]
@@ -17,15 +17,26 @@ __all__ = ["command"]
 @click.argument("source", type=click.Path(path_type=Path))
 @library_option()
 @mix_option
+@classifier_option
+@own_option
 @click.option("--labels", is_flag=True, help="SOURCE holds labels, as `export --labels` writes.")
 @json_option
 def command(
-    source: Path, library: Path | None, mix_embedders: bool, labels: bool, as_json: bool
+    source: Path,
+    library: Path | None,
+    mix_embedders: bool,
+    classifiers: tuple[Path, ...],
+    no_own_classes: bool,
+    labels: bool,
+    as_json: bool,
 ) -> None:
     """Add SOURCE to the library: a file that `audiosearch export` wrote, or another library.
 
     No sound is analysed again. A recording that the library has already is kept as it is, unless
     that of SOURCE was made from a newer file.
+
+    Classes of your own come along, with what was heard of them. A file holds no classifiers: give
+    them with --classifier, and the library can let them hear new sounds.
     """
     import audiosearch as aus
 
@@ -40,4 +51,11 @@ def command(
             f"unchanged, {done.unknown:,} of sounds that are not in it."
         )
         return
-    print_summary(aus.import_clips(source, folder, mix_embedders=mix_embedders), as_json=as_json)
+    imported = aus.import_clips(
+        source,
+        folder,
+        mix_embedders=mix_embedders,
+        own_classes=not no_own_classes,
+        classifier=classifiers,
+    )
+    print_summary(imported, as_json=as_json)

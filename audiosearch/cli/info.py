@@ -39,7 +39,8 @@ def _shown(name: str, value: object) -> str:
     if value is None or value == []:
         return "-"
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        names = ", ".join(one_line(str(each)) for each in value)
+        return f"{len(value):,}: {names}" if name == "own_classes" else names
     if name == "seconds" and isinstance(value, int | float):
         return f"{value:,.0f} ({clock(value)})"
     if name == "bytes" and isinstance(value, int):

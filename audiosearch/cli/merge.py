@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from audiosearch.cli.options import folder_type, json_option
+from audiosearch.cli.options import classifier_option, folder_type, json_option
 from audiosearch.cli.output import clock, count, echo_json, one_line
 
 if TYPE_CHECKING:
     from audiosearch.library.transfer import ImportSummary
 
-__all__ = ["command", "mix_option", "print_summary"]
+__all__ = ["command", "mix_option", "own_option", "print_summary"]
 
 mix_option = click.option(
     "--mix-embedders",
     is_flag=True,
     help="Allow embeddings of two origins in one library.",
+)
+own_option = click.option(
+    "--no-own-classes",
+    is_flag=True,
+    help="Leave classes of your own, and their classifiers, behind.",
 )
 
 
@@ -32,16 +37,35 @@ mix_option = click.option(
     help="Folder of the library to make, or of one to add to.",
 )
 @mix_option
+@classifier_option
+@own_option
 @json_option
-def command(sources: tuple[Path, ...], out: Path, mix_embedders: bool, as_json: bool) -> None:
+def command(
+    sources: tuple[Path, ...],
+    out: Path,
+    mix_embedders: bool,
+    classifiers: tuple[Path, ...],
+    no_own_classes: bool,
+    as_json: bool,
+) -> None:
     """Copy what each LIBRARY holds into another; they are left as they are.
 
     Of a file that two of them hold, that of the newer file is taken, else that of the first. Files
     that `audiosearch export` wrote may stand in place of libraries.
+
+    Classes of your own come along, with what was heard of them. Two classifiers that both have a
+    class of one name are refused.
     """
     import audiosearch as aus
 
-    print_summary(aus.merge(sources, out, mix_embedders=mix_embedders), as_json=as_json)
+    done = aus.merge(
+        sources,
+        out,
+        mix_embedders=mix_embedders,
+        own_classes=not no_own_classes,
+        classifier=classifiers,
+    )
+    print_summary(done, as_json=as_json)
 
 
 def print_summary(summary: ImportSummary, *, as_json: bool) -> None:
@@ -54,3 +78,11 @@ def print_summary(summary: ImportSummary, *, as_json: bool) -> None:
         f"{summary.unchanged:,} unchanged; {count(summary.clips, 'clip')} in "
         f"{clock(summary.elapsed)}."
     )
+    if summary.own_classifiers:
+        names = ", ".join(map(one_line, summary.own_classifiers))
+        click.echo(f"Classes of your own came along, by: {names}.")
+    if summary.unheard:
+        click.echo(
+            f"{count(summary.unheard, 'sound')} not heard yet by every classifier of your own. "
+            "Index their folders to let them be heard."
+        )

@@ -122,8 +122,18 @@ class Analysis:
     def own_scores(self) -> npt.NDArray[np.float32]:
         """Return the scores of each clip for the classes of all of `own`, float32 (clips, n)."""
         times = np.array([self.clip_times(clip) for clip in range(len(self.scores))])
-        parts = [track.over(times[:, 0], times[:, 1]) for track in self.own]
-        return np.concatenate([np.empty((len(times), 0), np.float32), *parts], axis=1)
+        return self._own_over(times[:, 0], times[:, 1])
+
+    def own_frame_scores(self) -> npt.NDArray[np.float32]:
+        """Return the same of each frame, float32 (n, own classes)."""
+        starts = np.arange(len(self.frames)) * frontend.PATCH_SECONDS
+        return self._own_over(starts, starts + frontend.PATCH_SECONDS)
+
+    def _own_over(
+        self, starts: npt.NDArray[np.floating], ends: npt.NDArray[np.floating]
+    ) -> npt.NDArray[np.float32]:
+        parts = [track.over(starts, ends) for track in self.own]
+        return np.concatenate([np.empty((len(starts), 0), np.float32), *parts], axis=1)
 
 
 @dataclass(frozen=True)

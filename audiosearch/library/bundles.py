@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +12,41 @@ from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.library.library import Library
+from audiosearch.library.own_scores import OwnCodes, OwnMaker
 from audiosearch.library.recordings import Origin
 from audiosearch.library.scoring import Maker, scored_by
 from audiosearch.library.snapshot import Part
 from audiosearch.library.tail import TailBlock, tail_columns
 
-__all__ = ["Bundle", "makers_of", "read_bundles", "scorers_of"]
+__all__ = ["Bundle", "Makers", "Source", "makers_of", "read_bundles", "scorers_of"]
 
 _RECORDINGS_AT_ONCE = 1000
 _ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Makers:
+    """What made the scores and vectors of a library.
+
+    Attributes
+    ----------
+    embedders : list of (name, hash)
+        Whose embeddings it holds.
+    classifier : (name, hash)
+        What scored the clips; where that differs from embedder to embedder, all hashes in their
+        order, joined by ``+``.
+    own : tuple of OwnMaker
+        The user's own classifiers, in the order of their classes.
+    """
+
+    embedders: list[Maker]
+    classifier: Maker
+    own: tuple[OwnMaker, ...] = ()
+
+    @property
+    def own_names(self) -> list[str]:
+        """The user's own classes."""
+        return [name for each in self.own for name in each.classes]
 
 
 @dataclass(frozen=True)
@@ -39,6 +65,8 @@ class Bundle:
         How many embedding frames each clip brings.
     frames : uint8 (frames, 128)
         All of them.
+    own : OwnCodes
+        What the user's own classifiers say of the clips.
     """
 
     origins: list[Origin]
@@ -46,6 +74,7 @@ class Bundle:
     vectors: npt.NDArray[np.int8]
     frame_counts: npt.NDArray[np.uint8]
     frames: npt.NDArray[np.uint8]
+    own: OwnCodes
 
     def times(self) -> list[tuple[Origin, int, float, float]]:
         """Return for each clip its recording, its number there, and start and end in seconds."""
@@ -59,24 +88,29 @@ class Bundle:
         return found
 
 
-def makers_of(library: Library) -> tuple[list[Maker], Maker]:
-    """Return the embedders whose embeddings a library holds, and its classifier.
+@dataclass(frozen=True)
+class Source:
+    """What is to be added to a library: who made it, and the recordings, to go through once."""
 
-    The classifier's hash is what scored the clips; where that differs from embedder to embedder,
-    all hashes in their order, joined by ``+``.
-    """
+    makers: Makers
+    bundles: Iterator[Bundle]
+
+
+def makers_of(library: Library) -> Makers:
+    """Return what made a library."""
     scorers = scored_by(library.manifest)
     digests = list(scorers.values())
     joined = digests[0] if len(set(digests)) == 1 else "+".join(digests)
-    return list(scorers), (str(library.manifest["classifier"]["name"]), joined)
+    classifier = str(library.manifest["classifier"]["name"]), joined
+    return Makers(list(scorers), classifier, library.own.makers)
 
 
-def scorers_of(embedders: Sequence[Maker], classifier: Maker) -> list[tuple[Maker, str]]:
-    """Return each embedder with the hash of what scored its clips, as `makers_of` has them."""
-    digests = str(classifier[1] or "").split("+")
-    if len(digests) != len(embedders):
-        digests = [digests[0]] * len(embedders)
-    return list(zip(embedders, digests, strict=True))
+def scorers_of(makers: Makers) -> list[tuple[Maker, str]]:
+    """Return each embedder with the hash of what scored its clips."""
+    digests = str(makers.classifier[1] or "").split("+")
+    if len(digests) != len(makers.embedders):
+        digests = [digests[0]] * len(makers.embedders)
+    return list(zip(makers.embedders, digests, strict=True))
 
 
 def read_bundles(library: Library) -> Iterator[Bundle]:
@@ -125,4 +159,5 @@ def read_bundles(library: Library) -> Iterator[Bundle]:
                 np.ascontiguousarray(block.vectors[rows]),
                 block.frame_counts()[rows],
                 np.concatenate([np.empty((0, EMBEDDING_SIZE), np.uint8), *frames]),
+                library.own.read(block.clip_ids(rows), now.lengths["clips"]),
             )

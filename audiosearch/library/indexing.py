@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.embedders import available_embedders, embedder_hash
@@ -49,8 +48,8 @@ from audiosearch.library.manifest import (
     mixed_maker,
     refuse_foreign,
 )
-from audiosearch.library.own_classes import add_classifiers, check_classifiers
-from audiosearch.library.own_classes import drop_classifier as forget_classifier
+from audiosearch.library.own_keeping import add_classifiers, check_classifiers, unheard_files
+from audiosearch.library.own_keeping import drop_classifier as forget_classifier
 from audiosearch.library.packed_source import index_packed
 from audiosearch.library.recordings import KnownFile, Skipped
 from audiosearch.library.scoring import (
@@ -186,7 +185,7 @@ def index(
                 write_json(folder / MANIFEST, target.manifest)
             for name in drop_classifier:
                 forget_classifier(target, name)
-            check_classifiers(target)
+            check_classifiers(target, folders)
             add_classifiers(target, folders)
             writer = Writer(target, on_progress=on_progress)
             for path in found.packed:
@@ -230,7 +229,7 @@ def _index_sounds(
         _remove_gone(writer, sources, known)
     todo: list[SoundFile] = []
     unchanged = skipped = 0
-    unheard = _unheard(writer.library, known)
+    unheard = unheard_files(writer.library, known)
     for path, file in sources.files.items():
         before = known.get(path)
         if (
@@ -266,19 +265,6 @@ def _index_sounds(
         results = pool.map(os.fsdecode(file.path) for file in todo)
         for file, result in zip(todo, results, strict=True):
             groups.put((file, result, known.get(file.path)))
-
-
-def _unheard(library: Library, known: dict[bytes, KnownFile]) -> set[bytes]:
-    """Return the files that a classifier of the user's own has not heard yet."""
-    clips = {
-        path: before.first_clip for path, before in known.items() if before.first_clip is not None
-    }
-    if not library.own.classifiers or not clips:
-        return set()
-    found = library.own.unheard(
-        np.fromiter(clips.values(), np.int64, len(clips)), library.catalogue.lengths()
-    )
-    return {path for path, new in zip(clips, found.tolist(), strict=True) if new}
 
 
 def _remove_gone(writer: Writer, sources: Sources, known: dict[bytes, KnownFile]) -> None:

@@ -6,6 +6,8 @@ import contextlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from audiosearch.errors import printable
 from audiosearch.library.index_building import auto_factory
 from audiosearch.library.index_files import read_index_facts
@@ -14,6 +16,8 @@ from audiosearch.library.segments import Segment
 
 if TYPE_CHECKING:
     from audiosearch.library.library import Library
+    from audiosearch.library.own_classes import OwnClasses
+    from audiosearch.library.snapshot import Snapshot
 
 __all__ = ["LibraryInfo", "library_info"]
 
@@ -23,7 +27,9 @@ class LibraryInfo:
     """What is in a library and what made it; `created` and `updated` are ISO 8601, UTC.
 
     `vector_index` is FAISS's factory string, and `recall_at_10` the measured share of the true
-    neighbours that it finds; None while every vector is compared.
+    neighbours that it finds; None while every vector is compared. `scores_only` names the own
+    classifiers of which the library has what they heard, and not the classifiers; `unheard_clips`
+    counts clips that not all of its own classifiers have heard.
     """
 
     folder: str
@@ -39,7 +45,10 @@ class LibraryInfo:
     classifier: str
     classifier_hash: str
     own_classifiers: list[str]
+    own_classifier_hashes: list[str]
+    scores_only: list[str]
     own_classes: list[str]
+    unheard_clips: int
     created: str
     updated: str | None
     segments: int
@@ -56,11 +65,11 @@ def library_info(library: Library) -> LibraryInfo:
     """Say what is in a library and what made it."""
     recordings, clips, seconds, updated = library.catalogue.totals()
     size = 0
-    for path in library.folder.iterdir():
+    for path in [*library.folder.iterdir(), *library.folder.glob("own-*/*")]:
         # Another process may be writing, and its journal comes and goes.
         with contextlib.suppress(FileNotFoundError):
             size += path.stat().st_size
-    now = library.snapshot()
+    now, own = library.snapshot(), library.own
     facts = read_index_facts(library.folder, now.lengths["neighbours"])
     return LibraryInfo(
         folder=printable(str(library.folder)),
@@ -75,8 +84,11 @@ def library_info(library: Library) -> LibraryInfo:
         mixed_with=[model["name"] for model in library.manifest.get("mixed_with", [])],
         classifier=library.manifest["classifier"]["name"],
         classifier_hash=library.manifest["classifier"]["sha256"],
-        own_classifiers=[each.name for each in library.own.classifiers],
-        own_classes=list(library.own.names),
+        own_classifiers=[each.name for each in own.classifiers],
+        own_classifier_hashes=[each.sha256 for each in own.classifiers],
+        scores_only=[each.name for each in own.classifiers if each.scores_only],
+        own_classes=list(own.names),
+        unheard_clips=_unheard(own, now) if own.classifiers else 0,
         created=library.manifest["created"],
         updated=None if updated is None else iso_time(updated),
         segments=sum(isinstance(part.block, Segment) for part in now.parts),
@@ -84,3 +96,15 @@ def library_info(library: Library) -> LibraryInfo:
         recall_at_10=facts.recall_at_10 if facts else None,
         bytes=size,
     )
+
+
+def _unheard(own: OwnClasses, now: Snapshot) -> int:
+    """Return how many clips not all own classifiers have heard."""
+    count = 0
+    for part in now.parts:
+        rows = np.arange(part.block.rows)
+        if part.removed is not None:
+            rows = rows[part.removed.live]
+        heard = own.heard(part.block.clip_ids(rows), now.lengths["clips"])
+        count += len(rows) - int(heard.all(axis=0).sum())
+    return count

@@ -10,6 +10,10 @@ three data sets more:
 ``recordings``      (recordings,) JSON texts: where each comes from, and how many ``clips`` (rows)
                     it has
 ==================  ==========================================================================
+
+and, of a library with classes of the user's own, ``own_scores`` (n, own classes) float32,
+``own_frames`` (n, 10, own classes) uint8, the score codes of frames, and the attribute
+``own_classifiers`` (see `audiosearch.library.own_columns`).
 """
 
 from __future__ import annotations
@@ -18,8 +22,8 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,11 +32,20 @@ from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES, PackedFile
 from audiosearch.datasets.packed_writer import ClipRows, write_packed_file
 from audiosearch.errors import DataError, printable
 from audiosearch.labels import CLASS_COUNT
-from audiosearch.library.bundles import Bundle
+from audiosearch.library.bundles import Bundle, Makers, Source
 from audiosearch.library.columns import decode_scores, encode_scores
+from audiosearch.library.own_columns import (
+    OWN_CLASSIFIERS,
+    OWN_FRAMES,
+    OWN_SCORES,
+    heard_codes,
+    makers_of_text,
+    makers_text,
+)
+from audiosearch.library.own_scores import unheard_codes
 from audiosearch.library.recordings import Origin
-from audiosearch.library.scoring import Maker
-from audiosearch.library.tables import Source, origin_fields, origin_of
+from audiosearch.library.table_reading import origin_of
+from audiosearch.library.tables import origin_fields
 
 __all__ = ["read_packed", "write_packed"]
 
@@ -45,7 +58,7 @@ def write_packed(
     path: Path,
     bundles: Iterable[Bundle],
     origins: Iterable[Origin],
-    makers: tuple[list[Maker], Maker],
+    makers: Makers,
     least: int,
 ) -> None:
     """Write the file.
@@ -58,7 +71,7 @@ def write_packed(
         What to write; gone through once.
     origins : iterable of Origin
         The recordings of the bundles.
-    makers : (embedders, classifier)
+    makers : Makers
         What made it.
     least : int
         Score codes below this become 0.
@@ -81,10 +94,10 @@ def write_packed(
 
         def rows() -> Iterator[ClipRows]:
             for bundle in bundles:
-                scores_of.append(Bundle(bundle.origins, *_scores(bundle)))
+                scores_of.append(_without_frames(bundle))
                 yield _clip_rows(bundle, files, stack)
 
-        embedder = makers[0][0]
+        embedder = makers.embedders[0]
         facts = {"embedder": embedder[0]} | (
             {"embedder_sha256": embedder[1]} if embedder[1] else {}
         )
@@ -102,17 +115,25 @@ def write_packed(
             "scores", (count, CLASS_COUNT), np.float32, chunks=shape, compression="gzip"
         )
         vectors = file.create_dataset("vectors", (count, FRAME_VALUES), np.int8)
+        if own := len(makers.own_names):
+            own_scores = file.create_dataset(OWN_SCORES, (count, own), np.float32)
+            own_frames = file.create_dataset(OWN_FRAMES, (count, CLIP_FRAMES, own), np.uint8)
+            file.attrs[OWN_CLASSIFIERS] = makers_text(makers.own)
         done = 0
         for part in scores_of:
             stop = done + len(part.codes)
             kept = decode_scores(part.codes)
             kept[part.codes < least] = 0
             scores[done:stop], vectors[done:stop] = kept, part.vectors
+            if own:
+                heard = part.own.clips >= max(least, 1)
+                own_scores[done:stop] = np.where(heard, decode_scores(part.own.clips), 0)
+                own_frames[done:stop] = part.own.frames
             done = stop
         texts = [json.dumps(origin_fields(origin)) for part in scores_of for origin in part.origins]
         file.create_dataset("recordings", data=texts, dtype=h5py.string_dtype())
         file.attrs["format"] = _FORMAT
-        file.attrs["makers"] = json.dumps(makers)
+        file.attrs["makers"] = json.dumps([makers.embedders, makers.classifier])
 
 
 def read_packed(path: Path) -> Source:
@@ -136,7 +157,9 @@ def read_packed(path: Path) -> Source:
             )
         try:
             embedders, classifier = json.loads(file.attrs["makers"])
-            made_by = [(str(n), digest) for n, digest in embedders], (*classifier,)
+            own = makers_of_text(file.attrs.get(OWN_CLASSIFIERS))
+            makers = Makers([(str(n), digest) for n, digest in embedders], (*classifier,), own)
+            names = len(makers.own_names)
             origins = [origin_of(json.loads(text)) for text in file["recordings"].asstr()[:]]
             clips = sum(origin.clips for origin in origins)
             shapes = (len(file["x"]), file["scores"].shape, file["vectors"].shape)
@@ -144,12 +167,15 @@ def read_packed(path: Path) -> Source:
                 raise ValueError("data sets of other lengths than the recordings have clips")
             if file["vectors"].dtype != np.int8:
                 raise ValueError("vectors of another type")
+            own_shapes = ((clips, names), (clips, CLIP_FRAMES, names))
+            if names and (file[OWN_SCORES].shape, file[OWN_FRAMES].shape) != own_shapes:
+                raise ValueError("scores of own classes of another shape")
         except _ERRORS as error:
             raise _broken(name, error) from error
-    return made_by[0], made_by[1], _bundles(path, name, origins)
+    return Source(makers, _bundles(path, name, origins, makers))
 
 
-def _bundles(path: Path, name: str, origins: list[Origin]) -> Iterator[Bundle]:
+def _bundles(path: Path, name: str, origins: list[Origin], makers: Makers) -> Iterator[Bundle]:
     import h5py
 
     with PackedFile(path) as packed, h5py.File(path, "r") as file:
@@ -163,23 +189,27 @@ def _bundles(path: Path, name: str, origins: list[Origin]) -> Iterator[Bundle]:
             try:
                 scores = file["scores"][start:stop]
                 vectors = file["vectors"][start:stop]
+                heard = unheard_codes(stop - start, 0)
+                if makers.own:
+                    said = file[OWN_SCORES][start:stop], file[OWN_FRAMES][start:stop]
+                    heard = heard_codes(*said, makers.own)
             except _ERRORS as error:
                 raise _broken(name, error) from error
-            if not ((scores >= 0) & (scores <= 1)).all():  # NaN is not
+            every = [scores, said[0]] if makers.own else [scores]
+            if not all(((part >= 0) & (part <= 1)).all() for part in every):  # NaN is not
                 raise _broken(name, ValueError("a score is not from 0 to 1"))
             part = origins[first:last]
             # A packed source keeps its frames itself.
-            own = np.repeat([o.packed_file is None for o in part], [o.clips for o in part])
-            counts = np.where(own, rows.n_frames, 0).astype(np.uint8)
+            kept = np.repeat([o.packed_file is None for o in part], [o.clips for o in part])
+            counts = np.where(kept, rows.n_frames, 0).astype(np.uint8)
             here = np.arange(CLIP_FRAMES) < counts[:, None]
-            yield Bundle(part, encode_scores(scores), vectors, counts, rows.x[here])
+            yield Bundle(part, encode_scores(scores), vectors, counts, rows.x[here], heard)
             start, first = stop, last
 
 
-def _scores(bundle: Bundle) -> tuple[Any, Any, Any, Any]:
-    """Return what a bundle holds beside its frames."""
+def _without_frames(bundle: Bundle) -> Bundle:
     none = np.empty((0, FRAME_VALUES), np.uint8)
-    return bundle.codes, bundle.vectors, np.zeros_like(bundle.frame_counts), none
+    return replace(bundle, frame_counts=np.zeros_like(bundle.frame_counts), frames=none)
 
 
 def _clip_rows(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,27 @@ from audiosearch.errors import (
     printable,
 )
 from audiosearch.jobs import Progress
-from audiosearch.library.bundles import Bundle, makers_of, read_bundles, scorers_of
-from audiosearch.library.columns import decode_scores, encode_scores
-from audiosearch.library.compaction import seal, tidy
+from audiosearch.library.bundles import Bundle, Makers, Source, makers_of, read_bundles, scorers_of
+from audiosearch.library.columns import encode_scores
+from audiosearch.library.compaction import tidy
+from audiosearch.library.importing import Importer, ImportSummary
 from audiosearch.library.indexing import writer_lock
-from audiosearch.library.labelling import copy_labels, relink
+from audiosearch.library.labelling import relink
 from audiosearch.library.library import Library
-from audiosearch.library.manifest import MANIFEST, create_library, mixed_maker, refuse_foreign
+from audiosearch.library.manifest import (
+    MANIFEST,
+    create_library,
+    mixed_maker,
+    read_manifest,
+    refuse_foreign,
+)
+from audiosearch.library.own_classes import OwnClasses
+from audiosearch.library.own_keeping import adopt, joined_makers, makers_in, unheard_files
+from audiosearch.library.own_scores import OwnMaker
 from audiosearch.library.packed_export import read_packed, write_packed
-from audiosearch.library.recordings import KnownFile, NewRecording, Origin
 from audiosearch.library.scoring import Maker, are_comparable, scored_by
-from audiosearch.library.tables import Source, read_table, write_table
-from audiosearch.library.writer import append_clips
-from audiosearch.query import THESAURUS
+from audiosearch.library.table_reading import read_table
+from audiosearch.library.tables import write_table
 from audiosearch.storage import atomic_path, storage_errors, write_json
 
 __all__ = ["ExportSummary", "ImportSummary", "export", "import_clips", "merge"]
@@ -55,35 +62,6 @@ class ExportSummary:
     recordings: int
     clips: int
     bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
-        return asdict(self)
-
-
-@dataclass
-class ImportSummary:
-    """What an import or a merge did.
-
-    Attributes
-    ----------
-    library : str
-        The library's folder.
-    added, updated, unchanged : int
-        Recordings. One that was there counts as updated when that of the source was made from a
-        newer file, and as unchanged otherwise.
-    clips : int
-        How many clips were added.
-    elapsed : float
-        How long it took, in seconds.
-    """
-
-    library: str
-    added: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    clips: int = 0
-    elapsed: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -156,12 +134,15 @@ def import_clips(
     library: str | os.PathLike[str],
     *,
     mix_embedders: bool = False,
+    own_classes: bool = True,
+    classifier: Iterable[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ImportSummary:
     """Add what `export` wrote, or another library, to a library.
 
     A recording that the library has already (the same file, or the same row of a packed file) is
-    kept as it is, unless that of the source was made from a newer file.
+    kept as it is, unless that of the source was made from a newer file. Classes of the user's own
+    come along with their scores, also for recordings that are there already.
 
     Parameters
     ----------
@@ -171,6 +152,11 @@ def import_clips(
         The library's folder; made where it is missing.
     mix_embedders : bool
         Allow embeddings of two origins in one library.
+    own_classes : bool
+        Whether classes of the user's own come along; else they are left behind.
+    classifier : path-like, or several, optional
+        Folders that `audiosearch lab train` wrote, of classifiers whose scores the source holds. An
+        exported file holds the scores alone; a library holds its classifiers too.
     on_progress : callable, optional
         Called with a `Progress` whenever something was committed; it counts recordings.
 
@@ -181,9 +167,17 @@ def import_clips(
     LibraryBusyError
         When another process is writing to the library.
     LibraryMismatchError
-        When the library was made with another embedder or classifier.
+        When the library was made with another embedder or classifier, or has a class of one name
+        by another classifier of the user's own.
     """
-    return merge([source], library, mix_embedders=mix_embedders, on_progress=on_progress)
+    return merge(
+        [source],
+        library,
+        mix_embedders=mix_embedders,
+        own_classes=own_classes,
+        classifier=classifier,
+        on_progress=on_progress,
+    )
 
 
 def merge(
@@ -191,6 +185,8 @@ def merge(
     out: str | os.PathLike[str],
     *,
     mix_embedders: bool = False,
+    own_classes: bool = True,
+    classifier: Iterable[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ImportSummary:
     """Bring several libraries, or files that `export` wrote, together in one library.
@@ -206,17 +202,19 @@ def merge(
     for path in paths:
         if path.is_dir() and folder.exists() and os.path.samefile(path, folder):  # noqa: PTH121
             raise InvalidArgumentError(f"{printable(str(folder))} cannot be merged into itself.")
-    made_by = [_makers(path) for path in paths]  # before anything is made
+    given = makers_in(classifier)
+    made_by = [_makers(path, own=own_classes) for path in paths]  # before anything is made
     if not (folder / MANIFEST).exists():
         refuse_foreign(folder)
-        _check_match(folder, dict(scorers_of(*made_by[0])[:1]), made_by, mix_embedders)
+        _check_match(folder, dict(scorers_of(made_by[0])[:1]), made_by, mix_embedders)
+    own = _own_makers(folder, paths, made_by, given)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     summary = ImportSummary(printable(str(folder)))
     with writer_lock(folder):
         if not (folder / MANIFEST).exists():
-            embedder, digest = scorers_of(*made_by[0])[0]
-            create_library(folder, embedder=embedder, classifier=(made_by[0][1][0], digest))
+            embedder, digest = scorers_of(made_by[0])[0]
+            create_library(folder, embedder=embedder, classifier=(made_by[0].classifier[0], digest))
         with Library(folder, writable=True) as target:
             have = scored_by(target.manifest)
             added = _check_match(folder, have, made_by, mix_embedders)
@@ -224,138 +222,24 @@ def merge(
                 new = [mixed_maker(embedder, digest) for embedder, digest in added.items()]
                 target.manifest["mixed_with"] = [*target.manifest.get("mixed_with", []), *new]
                 write_json(folder / MANIFEST, target.manifest)
-            importer = _Importer(target, summary, on_progress)
-            for path in paths:
-                importer.take(path)
+            before = {each.sha256 for each in target.own.classifiers}
+            adopt(target, own)
+            summary.own_classifiers = [
+                each.name for each in target.own.classifiers if each.sha256 not in before
+            ]
+            importer = Importer(target, summary, on_progress)
+            for path, makers in zip(paths, made_by, strict=True):
+                if path.is_dir():
+                    importer.take_library(path, makers)
+                else:
+                    for bundle in _read(path).bundles:
+                        importer.put(bundle, makers)
             if importer.labels:
                 relink(target)
             tidy(target)
+            summary.unheard = len(unheard_files(target, target.catalogue.known_files()))
     summary.elapsed = round(time.monotonic() - began, 3)
     return summary
-
-
-class _Importer:
-    """Puts bundles into a library whose lock is held."""
-
-    def __init__(
-        self,
-        library: Library,
-        summary: ImportSummary,
-        on_progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self._library = library
-        self._summary = summary
-        self._on_progress = on_progress
-        self.labels = 0
-        self._files = library.catalogue.known_files()
-        self._rows: dict[tuple[bytes, int | None], Origin] = {}
-        first = 0
-        while origins := library.catalogue.origins(first, 5000):
-            first = origins[-1].first_clip + 1
-            for origin in origins:
-                if origin.packed_file is not None:
-                    self._rows[origin.packed_file[0], origin.packed_row] = origin
-
-    def take(self, path: Path) -> None:
-        """Add everything of a source."""
-        if path.is_dir():
-            with Library(path) as source:
-                for bundle in read_bundles(source):
-                    self._put(bundle)
-                self.labels += copy_labels(source, self._library)
-            words = path / THESAURUS
-            if words.exists() and not (self._library.folder / THESAURUS).exists():
-                with atomic_path(self._library.folder / THESAURUS) as temporary:
-                    shutil.copyfile(words, temporary)
-            return
-        for bundle in _read(path)[2]:
-            self._put(bundle)
-
-    def _put(self, bundle: Bundle) -> None:
-        catalogue, summary = self._library.catalogue, self._summary
-        places = [
-            origin.path or (origin.packed_file, origin.packed_row) for origin in bundle.origins
-        ]
-        firsts = {place: number for number, place in reversed(list(enumerate(places)))}
-        wanted = np.array(
-            [
-                firsts[place] == number and self._is_new(origin)
-                for number, (place, origin) in enumerate(zip(places, bundle.origins, strict=True))
-            ],
-            np.bool_,
-        )
-        origins = [origin for origin, new in zip(bundle.origins, wanted, strict=True) if new]
-        summary.unchanged += len(wanted) - len(origins)
-        clips = np.repeat(wanted, [origin.clips for origin in bundle.origins])
-        counts = bundle.frame_counts[clips]
-        if origins:
-            frames = bundle.frames[np.repeat(clips, bundle.frame_counts)]
-            contents = append_clips(
-                self._library,
-                [origin.clips for origin in origins],
-                decode_scores(bundle.codes[clips]),
-                bundle.vectors[clips].astype(np.float32),
-                frame_counts=counts,
-                frames=frames,
-            )
-            with catalogue.transaction():
-                new = [self._new(origin) for origin in origins]
-                catalogue.add(new, frames=len(frames), contents=contents)
-        summary.clips += int(clips.sum())
-        if self._on_progress:
-            done = summary.added + summary.updated + summary.unchanged
-            self._on_progress(Progress(done, done, 0.0, 0))
-        seal(self._library)
-
-    def _is_new(self, origin: Origin) -> bool:
-        """Tell whether a recording is to be added: it is not there, or from an older file."""
-        if origin.packed_file is not None:
-            return (origin.packed_file[0], origin.packed_row) not in self._rows
-        assert origin.path is not None
-        known = self._files.get(origin.path)
-        return known is None or known.reason is not None or (origin.mtime_ns or 0) > known.mtime_ns
-
-    def _new(self, origin: Origin) -> NewRecording:
-        """Forget what was known of a recording, and return what is to be added."""
-        catalogue = self._library.catalogue
-        root = number = None
-        if origin.packed_file is not None:
-            path, size, mtime_ns = origin.packed_file
-            found = catalogue.packed_file(path)
-            if found is not None and found[1:3] != (size, mtime_ns):
-                raise LibraryMismatchError(
-                    f"{printable(os.fsdecode(path))} is in both libraries, from two states of the "
-                    "file. Index it again into one of them first."
-                )
-            number = found[0] if found else catalogue.add_packed_file(path, size, mtime_ns)
-            self._rows[path, origin.packed_row] = origin
-            name = origin.name
-            self._summary.added += 1
-        else:
-            assert origin.root is not None
-            assert origin.path is not None
-            known = self._files.get(origin.path)
-            if known is not None:
-                catalogue.forget(known)
-            root, name = catalogue.add_root(origin.root), origin.name
-            was_there = known is not None and known.reason is None
-            self._summary.updated += was_there
-            self._summary.added += not was_there
-            size, mtime_ns = origin.size or 0, origin.mtime_ns or 0
-            self._files[origin.path] = KnownFile(1, root, name, origin.path, size, mtime_ns)
-        return NewRecording(
-            source=origin.source,
-            name=name,
-            start=origin.start,
-            duration=origin.duration,
-            clips=origin.clips,
-            root=root,
-            packed_file=number,
-            packed_row=origin.packed_row,
-            size=origin.size,
-            mtime_ns=origin.mtime_ns,
-            labels=origin.labels,
-        )
 
 
 def _kind(path: Path) -> str:
@@ -374,17 +258,43 @@ def _read(path: Path) -> Source:
     return read_packed(path) if kind == ".h5" else read_table(path, kind)
 
 
-def _makers(path: Path) -> tuple[list[Maker], Maker]:
+def _makers(path: Path, *, own: bool) -> Makers:
     if path.is_dir():
         with Library(path) as library:
-            return makers_of(library)
-    return _read(path)[:2]
+            found = makers_of(library)
+    else:
+        found = _read(path).makers
+    return found if own else replace(found, own=())
+
+
+def _own_makers(
+    folder: Path, paths: Sequence[Path], made_by: Sequence[Makers], given: Sequence[OwnMaker]
+) -> tuple[OwnMaker, ...]:
+    """Return the own classifiers that the library keeps from now on; refuse what does not fit."""
+    remedy = (
+        "Let one of the libraries forget its own with: audiosearch index FOLDER --drop-classifier "
+        "{}. Or leave own classes behind with --no-own-classes."
+    )
+    held = []
+    if (folder / MANIFEST).exists():
+        have = OwnClasses(folder, read_manifest(folder)).makers
+        held.append((f"The library {printable(str(folder))}", have))
+    held += [(printable(str(path)), m.own) for path, m in zip(paths, made_by, strict=True)]
+    known = joined_makers(held, remedy=remedy)
+    for each in given:
+        if each.sha256 not in {one.sha256 for one in known}:
+            raise InvalidArgumentError(
+                f"{printable(str(each.folder))}: nothing that is imported was scored by the "
+                f"classifier '{printable(each.name)}'. Index with it instead: audiosearch index "
+                "FOLDER --classifier DIR"
+            )
+    return joined_makers([*held, ("", given)], remedy=remedy)
 
 
 def _check_match(
     folder: Path,
     have: dict[Maker, str],
-    made_by: Sequence[tuple[list[Maker], Maker]],
+    made_by: Sequence[Makers],
     mix: bool,
 ) -> dict[Maker, str]:
     """Refuse what does not fit; return the embedders that are new, and what scored their clips."""
@@ -392,11 +302,12 @@ def _check_match(
     own, digest = next(iter(have.items()))
     scorers = [*have.items()]
     for makers in made_by:
-        scorers += scorers_of(*makers)
+        scorers += scorers_of(makers)
+        what, scored = makers.classifier
         if not are_comparable(scorers):
             raise LibraryMismatchError(
                 f"The library {name} was scored by another classifier or rescorer "
-                f"({digest[:12]}) than this, by '{makers[1][0]}' ({str(makers[1][1])[:12]}); "
+                f"({digest[:12]}) than this, by '{what}' ({str(scored)[:12]}); "
                 "their scores cannot be compared. Index the sounds again instead."
             )
     new = {embedder: digest for embedder, digest in scorers if embedder not in have}

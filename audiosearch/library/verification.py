@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +21,6 @@ from audiosearch.errors import (
     DataError,
     LibraryDamagedError,
     LibraryError,
-    ModelError,
     printable,
 )
 from audiosearch.labels import CLASS_COUNT
@@ -36,12 +34,11 @@ from audiosearch.library.indexing import writer_lock
 from audiosearch.library.labelling import relink, wrong_links
 from audiosearch.library.library import Library
 from audiosearch.library.manifest import CATALOGUE, read_manifest
-from audiosearch.library.own_classes import OwnClasses
+from audiosearch.library.own_verification import own_findings
 from audiosearch.library.recordings import State
 from audiosearch.library.segment_writer import write_segment
 from audiosearch.library.segments import Segment, segment_path
 from audiosearch.library.tail import tail_columns
-from audiosearch.own.classifier import LabClassifier
 from audiosearch.query import THESAURUS, read_thesaurus
 
 __all__ = ["verify"]
@@ -106,18 +103,20 @@ class _Check:
     def run(self, *, sounds: bool) -> Verification:
         """Check everything; each step needs that those before it found nothing lost."""
         self._check_thesaurus()
-        self._check_own()
+        clips = None
         try:
             opened = Catalogue(self._folder / CATALOGUE, writable=self._repair)
             with contextlib.closing(opened) as catalogue:
                 if self._check_catalogue(catalogue):
                     state = catalogue.state()
+                    clips = state.lengths["clips"]
                     self._left = unlisted_files(self._folder, state)
                     self._check_data(catalogue, state)
                     if sounds:
                         self._check_sounds(catalogue)
         except LibraryDamagedError as error:
             self._add("damaged", self._folder / CATALOGUE, str(error))
+        self.result.findings.extend(own_findings(self._folder, clips, repair=self._repair))
         # What a stopped process left may be of use for restoring what is lost.
         if not any(finding.kind == "damaged" for finding in self.result.findings):
             self._check_derived()
@@ -130,30 +129,6 @@ class _Check:
                 read_thesaurus(path)
             except DataError as error:
                 self._add("thesaurus", path, str(error))
-
-    def _check_own(self) -> None:
-        """Check the classifiers of the user's own, and find what is left of others."""
-        kept = OwnClasses(self._folder, read_manifest(self._folder)).classifiers
-        for each in kept:
-            try:
-                found = LabClassifier(each.folder).identity
-            except ModelError as error:
-                found = str(error)
-            if found != each.sha256:
-                why = found if len(found) != len(each.sha256) else "It is another classifier."
-                self._add(
-                    "damaged",
-                    each.folder,
-                    f"The classifier '{printable(each.name)}' cannot be used: {why} Let the "
-                    f"library forget it: audiosearch index FOLDER --drop-classifier "
-                    f"{printable(each.name)}",
-                )
-        for path in sorted(self._folder.glob("own-*")):
-            if path not in [each.folder for each in kept]:
-                if self._repair:
-                    shutil.rmtree(path, ignore_errors=True)
-                text = "A process that was stopped left it; nothing uses it."
-                self._add("leftover", path, text, repaired=not path.exists())
 
     def _check_catalogue(self, catalogue: Catalogue) -> bool:
         """Return whether it can be relied on."""

@@ -19,6 +19,7 @@ from audiosearch.library.columns import encode_scores, encode_vectors, search_ve
 from audiosearch.library.compaction import seal
 from audiosearch.library.label_table import contents_of
 from audiosearch.library.library import Library
+from audiosearch.library.own_scores import OwnCodes, own_codes
 from audiosearch.library.recordings import KnownFile, NewRecording, Skipped
 from audiosearch.library.segments import SEAL_CLIPS
 from audiosearch.library.sources import SoundFile, is_below
@@ -105,7 +106,7 @@ class Writer:
                 np.stack([vector for result in results for vector in _clip_vectors(result)]),
                 frame_counts=np.concatenate([_frame_counts(result) for result in results]),
                 frames=embedded,
-                own=np.concatenate([result.own_scores() for result in results]),
+                own=_heard(results),
             )
         catalogue, summary = self.library.catalogue, self.summary
         with catalogue.transaction():
@@ -175,7 +176,7 @@ def append_clips(
     *,
     frame_counts: npt.NDArray[np.uint8] | None = None,
     frames: npt.NDArray[np.uint8] | None = None,
-    own: npt.NDArray[np.float32] | None = None,
+    own: OwnCodes | None = None,
 ) -> list[bytes]:
     """Write clips to the end of the tail; they count once `Catalogue.add` has committed them.
 
@@ -193,8 +194,8 @@ def append_clips(
         How many frames each clip brings; none where None.
     frames : uint8 (m, 128), optional
         All of them.
-    own : float32 (n, own classes), optional
-        Scores for the user's own classes; where None, none of them is heard.
+    own : OwnCodes, optional
+        What the library's own classifiers say; where None, they have not heard these clips.
 
     Returns
     -------
@@ -221,10 +222,10 @@ def append_clips(
             )
         if not np.isfinite(values).all():
             raise InvalidArgumentError(f"{name} must be finite numbers.")
-    if own is not None and own.shape != (count, len(library.own.names)):
+    if own is not None and own.clips.shape != (count, len(library.own.names)):
         raise InvalidArgumentError(
             f"Own scores of {count} clips have the shape ({count}, {len(library.own.names)}), not "
-            f"{own.shape}."
+            f"{own.clips.shape}."
         )
     catalogue = library.catalogue
     lengths, first = catalogue.lengths(), catalogue.next_recording()
@@ -259,6 +260,14 @@ def _recording(result: Analysis, root: int, name: bytes, file: SoundFile) -> New
         start=0.0,
         duration=result.duration,
         clips=len(result.scores),
+    )
+
+
+def _heard(results: Sequence[Analysis]) -> OwnCodes:
+    return own_codes(
+        np.concatenate([result.own_scores() for result in results]),
+        np.concatenate([result.own_frame_scores() for result in results]),
+        np.concatenate([_frame_counts(result) for result in results]),
     )
 
 

@@ -230,7 +230,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "classifier": _text("What scored the clips."),
             "classifier_hash": _text("SHA-256 of the classifier."),
             "own_classifiers": _list({"type": "string"}, "Classifiers of the user's own."),
+            "own_classifier_hashes": _list({"type": "string"}, "SHA-256 of each."),
+            "scores_only": _list(
+                {"type": "string"}, "Those of which only what they heard is in the library."
+            ),
             "own_classes": _list({"type": "string"}, "Their classes."),
+            "unheard_clips": _whole("Clips that not all of them have heard."),
             "created": _text("When, ISO 8601."),
             "updated": _optional(_text("When it was changed last, ISO 8601.")),
             "segments": _whole("Files of scores."),

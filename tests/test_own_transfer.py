@@ -1,0 +1,254 @@
+"""Own classes leave and come back: export, import, merge; and damage to their scores is found."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import write_packed
+from lab_fixtures import sound
+from test_own_classes import trained
+
+import audiosearch as aus
+from audiosearch.errors import DataError, InvalidArgumentError, LibraryMismatchError
+from audiosearch.library.library import Library
+from audiosearch.library.verification import verify
+from audiosearch.own.classifier import LabClassifier
+
+KINDS = {"my machine": "low", "the whistle": "high", "Noise": "noise"}
+FORMATS = ("csv", "jsonl", "parquet", "h5")
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("own"), KINDS)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    for number, (name, kind) in enumerate({"a-low": "low", "b-high": "high"}.items()):
+        soundfile.write(folder / f"{name}.wav", sound(kind, 50 + number, seconds=3.0), 16000)
+    both = np.concatenate([sound("low", 60, seconds=10.0), sound("high", 61, seconds=9.0)])
+    soundfile.write(folder / "d-both.wav", both, 16000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory, recordings, classifier):
+    """Sounds that were heard, and rows of a packed file that were not."""
+    folder = tmp_path_factory.mktemp("library") / "lib"
+    packed = write_packed(folder.parent / "eval.h5", clips=3)
+    aus.index([recordings, packed], folder, classifier=classifier, mix_embedders=True, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, recordings):
+    """The same sounds, and one more, in a library without own classes."""
+    folder = tmp_path_factory.mktemp("plain")
+    soundfile.write(folder / "e-more.wav", sound("low", 70, seconds=3.0), 16000)
+    aus.index([recordings, folder / "e-more.wav"], folder / "lib", workers=1)
+    return folder / "lib"
+
+
+def own_of(folder):
+    """What a library holds of own classes, by recording."""
+    held = {}
+    with Library(folder) as library:
+        stop = library.catalogue.lengths()["clips"]
+        for origin in library.catalogue.origins(0, -1):
+            numbers = np.arange(origin.first_clip, origin.first_clip + origin.clips)
+            clips, frames = library.own.read(numbers, stop)
+            held[origin.path or origin.name] = clips.tolist(), frames.tolist()
+        return library.own.names, held
+
+
+def found(folder, query='label:"my machine" score:>0.5'):
+    with Library(folder) as library:
+        return {Path(hit.recording).stem: hit.score for hit in library.search(query).hits}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_brings_own_scores_back(suffix, master, classifier, recordings, tmp_path):
+    file, copy = tmp_path / f"all.{suffix}", tmp_path / "lib"
+    aus.export(master, file)
+    done = aus.import_clips(file, copy, mix_embedders=True, classifier=classifier)
+    assert (done.added, done.own_classifiers, done.unheard) == (6, ["machines"], 0)
+    assert own_of(copy) == own_of(master)
+    assert found(copy) == found(master)
+    assert set(found(copy)) == {"a-low", "d-both"}
+    assert verify(copy, sounds=False).findings == []
+    assert aus.index(recordings, copy, workers=1).unchanged == 3, "all of them were heard"
+
+
+def test_a_file_brings_scores_without_their_classifier(master, classifier, recordings, tmp_path):
+    aus.export(master, tmp_path / "all.jsonl")
+    copy = tmp_path / "lib"
+    aus.import_clips(tmp_path / "all.jsonl", copy, mix_embedders=True)
+    assert found(copy) == found(master)
+    assert verify(copy, sounds=False).whole
+    with pytest.raises(LibraryMismatchError, match="--classifier FOLDER"):
+        aus.index(recordings, copy, workers=1)
+    done = aus.index(recordings, copy, classifier=classifier, workers=1)
+    assert (done.unchanged, done.updated) == (3, 0)
+    assert aus.index(recordings, copy, workers=1).unchanged == 3, "the library has it now"
+    assert own_of(copy) == own_of(master)
+
+
+def test_a_threshold_leaves_small_own_scores_out_but_not_that_they_were_heard(
+    master, classifier, recordings, tmp_path
+):
+    aus.export(master, tmp_path / "few.csv", threshold=0.5)
+    with (tmp_path / "few.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["recording"].endswith(".wav")]
+    assert [bool(row["own: my machine"]) for row in rows] == [True, False, True, False]
+    assert all(float(row["own: my machine"] or 1) >= 0.499 for row in rows)
+    (about,) = json.loads(rows[0]["own_classifiers"])
+    assert about == {
+        "name": "machines",
+        "sha256": LabClassifier(classifier).identity,
+        "classes": ["Noise", "my machine", "the whistle"],
+    }
+    copy = tmp_path / "lib"
+    aus.import_clips(tmp_path / "few.csv", copy, mix_embedders=True, classifier=classifier)
+    assert found(copy) == found(master)
+    assert aus.index(recordings, copy, workers=1).unchanged == 3
+
+
+def test_a_file_of_a_library_without_own_classes_has_no_columns_of_them(plain, tmp_path):
+    aus.export(plain, tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
+        assert not [name for name in next(csv.reader(file)) if name.startswith("own")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("own_scores", {"my machine": 2}),
+        ("own_scores", {"no such": 0.5}),
+        ("own_scores", ["x"]),
+        ("own_frames", "AAAA"),
+        ("own_classifiers", []),
+    ],
+)
+def test_own_values_that_cannot_be_are_named(field, value, master, tmp_path):
+    file = tmp_path / "x.jsonl"
+    aus.export(master, file)
+    lines = file.read_text().splitlines()
+    lines[2] = json.dumps(json.loads(lines[2]) | {field: value})
+    file.write_text("\n".join(lines))
+    with pytest.raises(DataError, match="row 3: "):
+        aus.import_clips(file, tmp_path / "lib", mix_embedders=True)
+
+
+def test_libraries_with_the_same_classifier_are_merged(master, classifier, tmp_path):
+    more = tmp_path / "more"
+    more.mkdir()
+    soundfile.write(more / "f-high.wav", sound("high", 80, seconds=3.0), 16000)
+    aus.index(more, tmp_path / "other", classifier=classifier, workers=1)
+    done = aus.merge([tmp_path / "other", master], tmp_path / "out", mix_embedders=True)
+    assert (done.added, done.unheard) == (7, 0)
+    assert own_of(tmp_path / "out")[1] == own_of(master)[1] | own_of(tmp_path / "other")[1]
+    assert set(found(tmp_path / "out", 'label:"the whistle" score:>0.5')) == {
+        "b-high",
+        "d-both",
+        "f-high",
+    }
+    # The merged library goes on with the classifier.
+    shutil.rmtree(tmp_path / "other")
+    soundfile.write(more / "g-low.wav", sound("low", 81, seconds=3.0), 16000)
+    aus.index(more, tmp_path / "out", workers=1)
+    assert "g-low" in found(tmp_path / "out")
+
+
+def test_a_library_without_own_classes_gets_them(plain, master, tmp_path, invoke):
+    out = Path(shutil.copytree(plain, tmp_path / "out"))
+    with Library(out) as library:
+        library.add_label(library.search("path:d-both").hits[0], "mine")
+    done = invoke("merge", master, "--out", out, "--mix-embedders")
+    assert done.code == 0, done.err
+    assert "came along, by: machines" in done.out
+    assert "1 sound not heard yet" in done.out
+    # Of the files that both have, what was heard came along; the other is heard with the next run.
+    assert set(found(out)) == {"a-low", "d-both"}
+    assert set(found(out, "label:mine")) == {"d-both"}
+    done = aus.index(plain.parent / "e-more.wav", out, workers=1)
+    assert (done.updated, done.added) == (1, 0)
+    assert set(found(out)) == {"a-low", "d-both", "e-more"}
+
+
+def test_the_order_of_the_sources_does_not_matter(plain, master, tmp_path):
+    for number, sources in enumerate([(plain, master), (master, plain)]):
+        aus.merge(sources, tmp_path / str(number), mix_embedders=True)
+        assert set(found(tmp_path / str(number))) == {"a-low", "d-both"}
+    assert own_of(tmp_path / "0") == own_of(tmp_path / "1")
+
+
+def test_what_two_classifiers_heard_of_one_file_is_kept(master, recordings, tmp_path):
+    birds = trained(tmp_path / "birds", {"bird": "high", "bear": "low"}).rename(tmp_path / "fowl")
+    about = json.loads((birds / "classifier.json").read_text(encoding="utf-8"))
+    (birds / "classifier.json").write_text(json.dumps(about | {"name": "fowl"}), encoding="utf-8")
+    aus.index(recordings, tmp_path / "b", classifier=birds, workers=1)
+    done = aus.merge([tmp_path / "b", master], tmp_path / "out", mix_embedders=True)
+    assert (done.added, done.updated, done.unheard) == (6, 3, 0)
+    assert set(found(tmp_path / "out")) == {"a-low", "d-both"}
+    assert set(found(tmp_path / "out", "label:bird score:>0.5")) == {"b-high", "d-both"}
+    assert verify(tmp_path / "out", sounds=False).findings == []
+
+
+def test_another_classifier_of_the_same_classes_is_refused_or_left_behind(
+    master, recordings, tmp_path, invoke
+):
+    other = trained(tmp_path / "x", {"MY machine": "high", "else": "low"})
+    aus.index(recordings, tmp_path / "b", classifier=other, workers=1)
+    with pytest.raises(LibraryMismatchError, match="--no-own-classes") as caught:
+        aus.merge([master, tmp_path / "b"], tmp_path / "out", mix_embedders=True)
+    assert "--drop-classifier machines" in str(caught.value)
+    assert "my machine" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    options = ["--out", tmp_path / "out", "--mix-embedders"]
+    done = invoke("merge", master, tmp_path / "b", *options, "--no-own-classes")
+    assert done.code == 0, done.err
+    with Library(tmp_path / "out") as library:
+        assert library.own.names == ()
+    aus.export(master, tmp_path / "all.jsonl")
+    with pytest.raises(InvalidArgumentError, match="nothing that is imported"):
+        aus.import_clips(
+            tmp_path / "all.jsonl", tmp_path / "c", mix_embedders=True, classifier=other
+        )
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_classifier_that_was_lost_can_be_given_again(master, classifier, recordings, tmp_path):
+    folder = Path(shutil.copytree(master, tmp_path / "lib"))
+    (own,) = folder.glob("own-*")
+    (own / "classifier.onnx").unlink()
+    assert aus.index(recordings, folder, classifier=classifier, workers=1).unchanged == 3
+    assert verify(folder, sounds=False).whole
+
+
+def test_damaged_scores_are_found(master, recordings, classifier, tmp_path):
+    folder = Path(shutil.copytree(master, tmp_path / "lib"))
+    (own,) = folder.glob("own-*")
+    for name in ("scores.rows", "frames.rows", "sums.rows"):
+        whole = (own / name).read_bytes()
+        (own / name).write_bytes(whole[:-3])
+        (finding,) = verify(folder, sounds=False).findings
+        assert finding.kind == "damaged"
+        assert f"{name} has {len(whole) - 3:,} of {len(whole):,} bytes" in finding.problem
+        (own / name).write_bytes(bytes([whole[0] ^ 4]) + whole[1:])
+        (finding,) = verify(folder, sounds=False).findings
+        assert "scores of 1 clips differ" in finding.problem
+        (own / name).write_bytes(whole)
+    assert verify(folder, sounds=False).findings == []
+    (own / "scores.rows").write_bytes(b"\0" * 7)
+    options = {"classifier": classifier, "drop_classifier": ["machines"], "workers": 1}
+    assert aus.index(recordings, folder, **options).updated == 3, "as the finding says"
+    assert verify(folder, sounds=False).findings == []
+    assert found(folder) == found(master)
