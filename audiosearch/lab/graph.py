@@ -117,6 +117,12 @@ def _convolution(graph: LabGraph, layer: Any, values: str) -> str:
     kernel, *bias = layer.get_weights()
     rank = kernel.ndim
     spatial = list(range(rank - 2))
+    is_depthwise = type(layer).__name__ == "DepthwiseConv2D"
+    groups = kernel.shape[-2] if is_depthwise else 1
+    if is_depthwise:
+        if kernel.shape[-1] != 1:
+            raise ModelError("A depthwise convolution with a multiplier cannot be exported.")
+        kernel = np.swapaxes(kernel, -1, -2)
     weights = [graph.constant(np.transpose(kernel, [rank - 1, rank - 2, *spatial]))]
     if bias:
         weights.append(graph.constant(bias[0]))
@@ -125,6 +131,7 @@ def _convolution(graph: LabGraph, layer: Any, values: str) -> str:
         graph.channels_first(values, rank),
         *weights,
         strides=list(layer.strides),
+        group=groups,
         auto_pad="SAME_UPPER" if layer.padding == "same" else "VALID",
     )
     return graph.activated(graph.channels_last(result, rank), layer.activation.__name__)
@@ -169,6 +176,19 @@ def _cropped(graph: LabGraph, layer: Any, values: str) -> str:
     return graph.op("Slice", values, *sides)
 
 
+def _padded(graph: LabGraph, layer: Any, values: str) -> str:
+    (top, bottom), (left, right) = layer.padding
+    return graph.op("Pad", values, graph.shape(0, top, left, 0, 0, bottom, right, 0))
+
+
+def _relu(graph: LabGraph, layer: Any, values: str) -> str:
+    if layer.negative_slope or layer.threshold:
+        raise ModelError("A ReLU with a slope or a threshold cannot be exported.")
+    if layer.max_value is None:
+        return graph.op("Relu", values)
+    return graph.op("Clip", values, graph.number(0.0), graph.number(float(layer.max_value)))
+
+
 def _dot(graph: LabGraph, layer: Any, first: str, second: str) -> str:
     if tuple(layer.axes) != (1, 1):
         raise ModelError("A dot product over other axes than the first cannot be exported.")
@@ -210,6 +230,7 @@ _LAYERS: dict[str, Callable[..., str]] = {
     "Conv2D": _convolution,
     "Cropping1D": _cropped,
     "Dense": _dense,
+    "DepthwiseConv2D": _convolution,
     "Dot": _dot,
     "Dropout": lambda _graph, _layer, x: x,
     "Flatten": _shaped,
@@ -219,7 +240,8 @@ _LAYERS: dict[str, Callable[..., str]] = {
     "GlobalMaxPooling2D": _over_all("ReduceMax"),
     "LSTM": _lstm,
     "MaxPooling2D": _pool("MaxPool"),
-    "ReLU": lambda graph, _layer, x: graph.op("Relu", x),
+    "ReLU": _relu,
     "Reshape": _shaped,
     "Softmax": lambda graph, layer, x: graph.op("Softmax", x, axis=layer.axis),
+    "ZeroPadding2D": _padded,
 }

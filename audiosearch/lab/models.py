@@ -8,12 +8,15 @@ mlp-lite         lite          a network of two hidden layers on the same
 attention-lite   lite          attention over the frames
 prototypes       lite-trunk    the nearest class mean; from one example a class
 transfer         lite-trunk    logistic regression on the bundled embedder's trunk
+transfer-tuned   log-mel       the trunk itself, whose last stage is trained on
 ann-librosa26    librosa26     a network of three hidden layers
 cnn-logmel       log-mel       four convolutional blocks
 resnet-logmel    log-mel       a residual network of eight convolutions
 cnn-image        image         four convolutional blocks on an 8-bit picture
 cnn-wave         waveform      one-dimensional convolutions
 lstm-wave        waveform      an LSTM over frames of 20 ms
+mobilenet        image         Keras's MobileNetV2 with ImageNet weights, trained on
+mobilenet-frozen image         the same, as it is
 linear-vggish    vggish        as linear-lite, on the real VGGish
 ================ ============= ==================================================================
 """
@@ -45,6 +48,9 @@ class ModelSpec:
         Of a network: what it is trained with where nothing else is said.
     pooled : bool
         Whether it takes mean, deviation and maximum over time.
+    scaling : (float, float), optional
+        What is taken from each value, and what the rest is multiplied by; where None, the set's own
+        mean and deviation.
     penalty : float
         Of a logistic regression: scikit-learn's C, small as there are hundreds of values and few
         sounds. Chosen on sounds that are in no test; docs/lab.md says which.
@@ -58,6 +64,7 @@ class ModelSpec:
     learning_rate: float = 1e-3
     mixup: float = 0.2
     pooled: bool = False
+    scaling: tuple[float, float] | None = None
     penalty: float = 0.02
 
 
@@ -67,12 +74,35 @@ _ALL = (
     ModelSpec("attention-lite", "lite", network="attention"),
     ModelSpec("prototypes", "lite-trunk", "prototypes", pooled=True),
     ModelSpec("transfer", "lite-trunk", "linear", pooled=True, penalty=0.002),
+    ModelSpec(
+        "transfer-tuned",
+        "log-mel",
+        network="lite-trunk",
+        epochs=15,
+        learning_rate=3e-4,
+        scaling=(0.0, 1.0),
+    ),
     ModelSpec("ann-librosa26", "librosa26", network="ann", epochs=60, mixup=0.0),
     ModelSpec("cnn-logmel", "log-mel", network="cnn", learning_rate=2e-3),
     ModelSpec("resnet-logmel", "log-mel", network="resnet", learning_rate=2e-3),
     ModelSpec("cnn-image", "image", network="cnn", learning_rate=2e-3),
     ModelSpec("cnn-wave", "waveform", network="cnn-wave"),
     ModelSpec("lstm-wave", "waveform", network="lstm-wave", epochs=20, mixup=0.0),
+    ModelSpec(
+        "mobilenet",
+        "image",
+        network="mobilenet",
+        epochs=20,
+        learning_rate=3e-4,
+        scaling=(0.5, 2.0),
+    ),
+    ModelSpec(
+        "mobilenet-frozen",
+        "image",
+        network="mobilenet-still",
+        epochs=20,
+        scaling=(0.5, 2.0),
+    ),
     ModelSpec("linear-vggish", "vggish", "linear", pooled=True),
 )
 

@@ -7,11 +7,13 @@ sigmoid where it may have several.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError
+from audiosearch.lab.backbones import lite_trunk, mobilenet
 
 __all__ = ["NETWORKS", "build_network", "summary_of"]
 
@@ -43,10 +45,12 @@ def build_network(
 
     Raises
     ------
+    DownloadError
+        When a pretrained network's weights cannot be had.
     InvalidArgumentError
         When there is no such network, or the feature is too short for it.
     MissingDependencyError
-        When keras is not installed.
+        When keras, or onnx for the bundled embedder's trunk, is not installed.
     """
     if name not in NETWORKS:
         raise InvalidArgumentError(f"network must be one of {', '.join(NETWORKS)}, not '{name}'.")
@@ -154,6 +158,9 @@ NETWORKS: dict[str, Callable[[Any, Any], Any]] = {
     "resnet": _resnet,
     "cnn-wave": _cnn_wave,
     "lstm-wave": _lstm_wave,
+    "lite-trunk": lite_trunk,
+    "mobilenet": functools.partial(mobilenet, trained=True),
+    "mobilenet-still": functools.partial(mobilenet, trained=False),
 }
 
 

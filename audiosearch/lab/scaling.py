@@ -24,6 +24,8 @@ AT_ONCE = 64
 class Scaling:
     """Pools and standardises, by the mean and the deviation of what is learned from.
 
+    A pretrained network's input is scaled as it was when that was trained.
+
     Parameters
     ----------
     features : FeatureSet
@@ -36,6 +38,10 @@ class Scaling:
 
     def __init__(self, features: FeatureSet, rows: Rows, config: LabConfig) -> None:
         self.pools = config.spec.pooled
+        if config.spec.scaling is not None:
+            # What a pretrained network was trained with.
+            self.mean, self.scale = (np.asarray(each, np.float32) for each in config.spec.scaling)
+            return
         total: Any = 0.0
         squares: Any = 0.0
         count = 0

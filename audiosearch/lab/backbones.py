@@ -1,0 +1,149 @@
+"""Pretrained networks that the lab's own stand on: they begin with weights that heard or saw much.
+
+=================== =========================================================================
+``lite-trunk``      the bundled embedder's convolutions, over the whole spectrogram at once;
+                    the last stage is trained on, with the classes
+``mobilenet``       Keras's MobileNetV2 with ImageNet weights (Sandler et al., arXiv:1801.04381),
+                    on the spectrogram as a picture; all of it is trained on
+``mobilenet-still`` the same, and only what stands on it is trained
+=================== =========================================================================
+
+MobileNetV2's weights (9 MB, Apache-2.0) are fetched from Keras's publisher where they are first
+needed, and kept with the other fetched models (`audiosearch.model_cache`). Batch normalisation
+keeps the statistics that it came with: a few hundred sounds give no better ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.classifier.network import import_keras
+from audiosearch.errors import InvalidArgumentError, ModelError, printable
+from audiosearch.model_cache import RemoteFile, accept, fetch_file, locked, model_folder
+from audiosearch.own.trunk import load_trunk
+
+__all__ = ["lite_trunk", "mobilenet"]
+
+_TRAINED = ("merge_3", "full_3_")
+"""How the names of the trunk's convolutions begin that are trained on: its last stage."""
+
+_NAME = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
+_PUBLISHER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2"
+_MOBILENET = RemoteFile(
+    _NAME,
+    (f"{_PUBLISHER}/{_NAME}",),
+    begins=b"\x89HDF\r\n\x1a\n",
+)
+_BY_HAND = "The models whose names begin with mobilenet need it; the others do not."
+
+
+def lite_trunk(layers: Any, clip: Any) -> Any:
+    """Put the bundled embedder's trunk on a log-mel spectrogram (frames, 64), as it is.
+
+    Returns
+    -------
+    keras.KerasTensor
+        Mean and maximum over time of what its places hold, (1536,).
+
+    Raises
+    ------
+    InvalidArgumentError
+        When the clip has less than the 16 frames that one place needs.
+    MissingDependencyError
+        When onnx is not installed.
+    """
+    from onnx import numpy_helper
+
+    frames, bands = clip.shape[1:]
+    graph = load_trunk().graph
+    weights = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    values = {graph.input[0].name: layers.Reshape((frames, bands, 1))(clip)}
+    for node in graph.node:
+        given = [values[name] for name in node.input if name in values]
+        match node.op_type:
+            case "Cast":  # float16 in the file
+                weights[node.output[0]] = weights[node.input[0]]
+            case "Reshape":
+                values[node.output[0]] = given[0]
+            case "Conv":
+                arrays = [np.asarray(weights[name], np.float32) for name in node.input[1:]]
+                values[node.output[0]] = _convolved(layers, given[0], node, *arrays)
+            case "Relu":
+                values[node.output[0]] = layers.ReLU()(given[0])
+            case "Add":
+                values[node.output[0]] = layers.Add()(given)
+            case _:  # the mean over a patch's time
+                break
+    places = values[graph.node[-2].input[0]]
+    rows = layers.Reshape((places.shape[1], places.shape[2] * places.shape[3]))(places)
+    both = [layers.GlobalAveragePooling1D()(rows), layers.GlobalMaxPooling1D()(rows)]
+    return layers.Dropout(0.5)(layers.Concatenate()(both))
+
+
+def _convolved(
+    layers: Any,
+    values: Any,
+    node: Any,
+    kernel: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+) -> Any:
+    size, is_same = kernel.shape[-1], kernel.shape[-1] == 3
+    if min(values.shape[1:3]) < size:
+        raise InvalidArgumentError(
+            "A clip must be at least 0.16 s long for the bundled embedder's trunk: set --seconds."
+        )
+    ops = import_keras().ops
+    layer = layers.Conv2D(
+        len(bias),
+        size,
+        strides=1 if is_same else size,
+        padding="same" if is_same else "valid",
+        kernel_initializer=lambda *_, **__: ops.convert_to_tensor(kernel.transpose(2, 3, 1, 0)),
+        bias_initializer=lambda *_, **__: ops.convert_to_tensor(bias),
+        trainable=node.output[0].startswith(_TRAINED),
+    )
+    return layer(values)
+
+
+def mobilenet(layers: Any, clip: Any, *, trained: bool) -> Any:
+    """Put MobileNetV2 on a picture (96, 96) of values from -1 to 1.
+
+    Parameters
+    ----------
+    trained : bool
+        Whether its weights are trained on.
+
+    Returns
+    -------
+    keras.KerasTensor
+        The mean over all places, (1280,).
+
+    Raises
+    ------
+    DownloadError
+        When its weights cannot be had.
+    ModelError
+        When the file of its weights is damaged.
+    """
+    keras = import_keras()
+    grey = layers.Reshape((*clip.shape[1:], 1))(clip)
+    colours = layers.Concatenate()([grey, grey, grey])
+    folder = model_folder("mobilenet_v2")
+    with locked(folder):
+        found = fetch_file(_MOBILENET, folder, by_hand=_BY_HAND)
+        try:
+            backbone = keras.applications.MobileNetV2(
+                input_tensor=colours, include_top=False, weights=str(found.path)
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"{printable(str(found.path))} holds no weights of MobileNetV2 ({error}). Delete "
+                "it and run the same command again."
+            ) from error
+        accept(folder, [found])
+    for layer in backbone.layers:
+        layer.trainable = trained and not isinstance(layer, layers.BatchNormalization)
+    return layers.Dropout(0.4)(layers.GlobalAveragePooling2D()(backbone.output))
