@@ -5,14 +5,25 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from lab_fixtures import class_folders, esc50_layout
 
 from audiosearch.errors import AudioError, InvalidArgumentError, StorageError
-from audiosearch.lab import LabConfig, LabelledSound, SoundSet, compare, read_sounds
+from audiosearch.lab import (
+    Comparison,
+    LabConfig,
+    LabelledSound,
+    ModelResult,
+    SoundSet,
+    SplitPlan,
+    compare,
+    read_sounds,
+)
 from audiosearch.lab.measures import accuracy_interval, measure
+from audiosearch.lab.usage import UsageSample
 from audiosearch.own.features import get_feature
 
 
@@ -126,6 +137,40 @@ def test_models_are_compared_on_the_makers_folds(tmp_path):
     assert [len(fold["epochs"]) for fold in by_name["mlp-lite"]["folds"]] == [6] * 6
     assert linear["layers"][-1]["output"] == [3]
     assert found.advice in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_advice_weighs_what_is_better_against_what_it_costs(tmp_path):
+    sounds = labelled([("a",)] * 100 + [("b",)] * 100)
+
+    def result(name: str, wrong: range, seconds: float) -> ModelResult:
+        right = np.ones(200)
+        right[list(wrong)] = 0
+        scores = sounds.targets().astype(np.float32)
+        measures = measure(sounds.targets(), scores, sounds)
+        rest = ([], 0.0, seconds, 0.1, 10, [], [UsageSample(1.0, 1.0, 1.0)], scores, right)
+        accuracy = float(right.mean())
+        return ModelResult(name, measures, accuracy, accuracy_interval(right), [accuracy], *rest)
+
+    def compared(*results: ModelResult) -> Comparison:
+        plan = SplitPlan("folds", False, "2 folds.", ())
+        return Comparison(tmp_path, sounds, plan, (0,), results, np.arange(200))
+
+    best = result("best", range(20), 600)
+    # It errs on the same sounds and 8 more: the intervals overlap, and yet it is worse.
+    worse = result("worse", range(28), 1)
+    assert worse.accuracy > best.interval[0]
+    low, high = compared(best, worse).behind(worse)
+    assert 0.01 < low < 0.04 < high < 0.08
+    assert compared(best, worse).advice == "Take best: it is the most accurate here (90.0%)."
+    # One that errs on others, and one sound more, may be as good.
+    equal = result("equal", range(100, 121), 30)
+    assert compared(best, equal).behind(equal)[0] < 0
+    advice = compared(best, equal, worse).advice
+    assert advice.startswith("Take equal (89.5%)")
+    assert "20 times as long" in advice
+    # To save 9 seconds, nobody takes what may be worse.
+    quick = replace(best, train_seconds=10.0)
+    assert "Take best" in compared(quick, replace(equal, train_seconds=1.0)).advice
 
 
 def test_what_was_tested_is_kept_when_the_next_model_is_interrupted(tmp_path):

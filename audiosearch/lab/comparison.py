@@ -48,6 +48,7 @@ from audiosearch.version import __version__
 __all__ = ["Comparison", "compare"]
 
 _TIMED_CLIPS = 16
+_WORTH_SECONDS = 60.0  # saved in training, for which a model is taken that is no worse
 _CURVES = ("loss", "validation_loss", "validation_accuracy", "learning_rate")
 
 
@@ -67,6 +68,8 @@ class Comparison:
         The seeds.
     results : tuple of ModelResult
         Of each model, best accuracy first.
+    groups : int64 (sounds,)
+        What hangs together, and so is right or wrong together.
     untested : tuple of str
         Models that are not tested yet; in the report of a comparison that was stopped.
     """
@@ -76,24 +79,37 @@ class Comparison:
     plan: SplitPlan
     seeds: tuple[int, ...]
     results: tuple[ModelResult, ...]
+    groups: npt.NDArray[np.int64]
     untested: tuple[str, ...] = ()
 
     @property
     def advice(self) -> str:
         """Which model to take and why, in a sentence or two."""
         best = self.results[0]
-        # Whatever cannot be told from the best by its interval, and is quicker to train.
-        equals = [each for each in self.results if each.accuracy >= best.interval[0]]
+        equals = [each for each in self.results if self.behind(each)[0] <= 0]
         chosen = min(equals, key=lambda each: each.train_seconds)
-        if chosen is best:
+        saved = best.train_seconds - chosen.train_seconds
+        if saved < max(_WORTH_SECONDS, best.train_seconds / 2):
             text = f"Take {best.model}: it is the most accurate here ({best.accuracy:.1%})"
-            return text + (", and none as good trains faster." if len(equals) > 1 else ".")
+            others = [each.model for each in equals if each is not best]
+            if others:
+                text += f", though not by more than chance before {', '.join(others)}"
+            return f"{text}."
+        low, high = self.behind(chosen)
         return (
             f"Take {chosen.model} ({chosen.accuracy:.1%}): the most accurate, {best.model} "
-            f"({best.accuracy:.1%}), is not better by more than chance (95 % interval "
-            f"{best.interval[0]:.1%} to {best.interval[1]:.1%}), and takes "
+            f"({best.accuracy:.1%}), is not better by more than chance (by {low:.1%} to "
+            f"{high:.1%} of the sounds, 95 % interval), and takes "
             f"{best.train_seconds / max(chosen.train_seconds, 1e-3):,.0f} times as long to train."
         )
+
+    def behind(self, result: ModelResult) -> tuple[float, float]:
+        """Return the 95 % interval of how much less accurate a model is than the best one.
+
+        It is that of the difference sound by sound, over the same groups: two models err on the
+        same hard sounds, so this tells them apart where their own intervals overlap.
+        """
+        return accuracy_interval(self.results[0].right - result.right, groups=self.groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -107,7 +123,10 @@ class Comparison:
             "split_description": self.plan.description,
             "seeds": list(self.seeds),
             "advice": self.advice,
-            "models": [each.to_dict() for each in self.results],
+            "models": [
+                each.to_dict() | {"behind": [round(value, 6) for value in self.behind(each)]}
+                for each in self.results
+            ],
             "untested": list(self.untested),
             "skipped": [list(each) for each in self.sounds.skipped],
         }
@@ -227,7 +246,7 @@ def compare(
                 _follow(run, results[-1])
             results.sort(key=lambda each: -each.accuracy)
             untested = tuple(each.name for each in specs[number:])
-            found = Comparison(folder, sounds, plan, tuple(seeds), tuple(results), untested)
+            found = Comparison(folder, sounds, plan, tuple(seeds), tuple(results), groups, untested)
             write_json(folder / "report.json", found.to_dict())
     from audiosearch.lab.report import write_report
 
@@ -296,6 +315,7 @@ def _result(
         layers,
         combined([(each.began, each.usage) for each in trained]),
         mean,
+        right.mean(axis=0),
     )
 
 

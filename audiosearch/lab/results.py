@@ -57,6 +57,8 @@ class ModelResult:
         Cores and memory of all its trainings, over time.
     scores : float32 (sounds, classes)
         The mean over seeds of the scores that each sound had when it was tested.
+    right : float64 (sounds,)
+        In which share of the seeds each sound was right; of several classes, of the decisions.
     """
 
     model: str
@@ -72,6 +74,7 @@ class ModelResult:
     layers: list[dict[str, Any]]
     usage: list[UsageSample]
     scores: npt.NDArray[np.float32]
+    right: npt.NDArray[np.float64]
 
     @property
     def peak_mb(self) -> float:
