@@ -28,7 +28,7 @@ from tools.lite import (
     shards,
     teacher,
 )
-from tools.lite.batching import BatchShape, PairPool, clip_batches
+from tools.lite.batching import BatchShape, PairPool, clip_batches, count_batches
 from tools.lite.commands import export_run
 from tools.lite.export import export_student
 from tools.lite.growth import grow
@@ -309,6 +309,7 @@ def test_every_patch_and_clip_of_a_shard_is_in_one_batch(lite_work, lite_materia
         assert np.array_equal(np.unique(batch.frames[clips][batch.mask[clips] > 0]),
                               np.flatnonzero(batch.is_patch))  # fmt: skip
         seen.append(int(clips.sum()))
+    assert count_batches(shard, shape, np.random.default_rng(0)) == len(seen)
     # All but those that a last batch did not fill.
     assert len(shard) - 8 <= sum(seen) <= len(shard)
 
@@ -324,6 +325,11 @@ def test_stages_learn_what_they_are_told(lite_stages):
         agreement, pairs = ([float(row[key]) for row in rows] for key in ("agreement", "pairs"))
         assert sum(agreement[3:]) < sum(agreement[:3])
         assert sum(pairs[3:]) < 1.2 * sum(pairs[:3])
+        # The schedule ends with the last epoch, however large the shards are.
+        peak = json.loads((lite_stages / name / "config.json").read_text())["learning_rate"]
+        rates = [float(row["learning_rate"]) / peak for row in rows]
+        assert rates[-1] == pytest.approx(0.01, abs=0.01)
+        assert rates[-2] > 0.015
 
 
 def test_stage_2_leaves_the_trunk_and_stage_3_moves_it(lite_stages):

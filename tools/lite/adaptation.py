@@ -18,7 +18,7 @@ import numpy.typing as npt
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.storage import atomic_path, sha256_file
-from tools.lite.batching import BatchShape, ClipBatch, PairPool, clip_batches
+from tools.lite.batching import BatchShape, ClipBatch, PairPool, clip_batches, count_batches
 from tools.lite.distillation import embedding_statistics, mixed_shards
 from tools.lite.guide import Guide
 from tools.lite.judging import Judge
@@ -254,13 +254,15 @@ class Stage:
             }
         )
         trainer = trainer_class()(self.parts, self._material, config, frozen=self._frozen)
-        steps = sum(1 for _ in self.batches(1))
+        # Shards differ in size.
+        steps = [self._step_count(epoch) for epoch in range(1, config.epochs + 1)]
+        warmup = min(200, steps[0])
         rate = keras.optimizers.schedules.CosineDecay(
             config.learning_rate / 20,
-            max(1, steps * config.epochs - min(200, steps)),
+            max(1, sum(steps) - warmup),
             alpha=0.01,
             warmup_target=config.learning_rate,
-            warmup_steps=min(200, steps),
+            warmup_steps=warmup,
         )
         trainer.compile(keras.optimizers.Adam(rate))
         trainer(next(iter(self.batches(1)))[0])
@@ -276,6 +278,10 @@ class Stage:
         inputs = self.features_of(folder) if self._frozen else np.asarray(shard.log_mel)
         for batch in clip_batches(shard, inputs, self._pool, self._config.batch, random):
             yield as_tensors(batch)
+
+    def _step_count(self, epoch: int) -> int:
+        random = np.random.default_rng((self._config.seed, epoch))
+        return count_batches(Shard(self.shard_of(epoch, random)), self._config.batch, random)
 
     def shard_of(self, epoch: int, random: np.random.Generator) -> Path:
         """Return the shard of an epoch: the next mixed one, or now and then a clean one."""

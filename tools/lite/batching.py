@@ -18,7 +18,7 @@ from tools.lite.shards import CLIP_PATCHES, Shard, decode_log_mel, encode_log_me
 from tools.lite.teacher import EMBEDDING, decode_embedding
 from tools.lite.variants import VARIANTS, variants_of
 
-__all__ = ["BatchShape", "ClipBatch", "PairPool", "clip_batches"]
+__all__ = ["BatchShape", "ClipBatch", "PairPool", "clip_batches", "count_batches"]
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
@@ -146,12 +146,23 @@ def clip_batches(
     random : numpy.random.Generator
         What is drawn from.
     """
+    for clips in _groups(shard, shape, random):
+        yield _batch(shard, inputs, clips, pool, shape, random)
+
+
+def count_batches(shard: Shard, shape: BatchShape, random: np.random.Generator) -> int:
+    """Return how many batches `clip_batches` makes with a generator in the same state."""
+    return sum(1 for _ in _groups(shard, shape, random))
+
+
+def _groups(shard: Shard, shape: BatchShape, random: np.random.Generator) -> Iterator[list[int]]:
+    """Yield the clips of each batch; what does not fill one at the end is left out."""
     waiting: list[int] = []
     count = 0
     for clip in random.permutation(len(shard)).tolist():
         size = int(shard.start[clip + 1] - shard.start[clip])
         if count + size > shape.patches or len(waiting) == shape.clips:
-            yield _batch(shard, inputs, waiting, pool, shape, random)
+            yield waiting
             waiting, count = [], 0
         waiting.append(clip)
         count += size
