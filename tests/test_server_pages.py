@@ -210,9 +210,15 @@ def test_completions_come_with_counts_and_may_be_kept(client: FlaskClient) -> No
     assert response.json == {
         "query": "car",
         "completions": [
-            {"text": "Car", "label": "Car", "count": 45, "query": "Car"},
-            {"text": "carro", "label": "Car", "count": 45, "query": "carro"},
-            {"text": "Car alarm", "label": "Car alarm", "count": 3, "query": '"Car alarm"'},
+            {"text": "Car", "label": "Car", "count": 45, "query": "Car", "own": False},
+            {"text": "carro", "label": "Car", "count": 45, "query": "carro", "own": False},
+            {
+                "text": "Car alarm",
+                "label": "Car alarm",
+                "count": 3,
+                "query": '"Car alarm"',
+                "own": False,
+            },
         ],
     }
     assert "max-age" in response.headers["Cache-Control"]

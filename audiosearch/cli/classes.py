@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
-from audiosearch.cli.options import json_option
-from audiosearch.cli.output import echo_json
+from audiosearch.cli.options import json_option, library_option
+from audiosearch.cli.output import echo_json, one_line
 from audiosearch.errors import QueryError
+
+if TYPE_CHECKING:
+    from audiosearch.query import Vocabulary
 
 __all__ = ["command"]
 
 
 @click.command(short_help="List the class names that can be searched for.")
 @click.argument("word", nargs=-1)
+@library_option()
 @json_option
-def command(word: tuple[str, ...], as_json: bool) -> None:
-    """List the 527 classes of AudioSet, or those that WORD stands for.
+def command(word: tuple[str, ...], library: Path | None, as_json: bool) -> None:
+    """List the 527 classes of AudioSet and the library's own, or those that WORD stands for.
 
     WORD is understood as one term of a search: "vehicle" lists every kind of vehicle, "puppy" the
     class Dog and its kinds.
     """
     from audiosearch.labels import load_labels
 
-    labels = load_labels()
+    vocabulary, own = _known(library)
+    labels = [(label.index, label.mid, label.name) for label in load_labels()]
+    labels += [(len(labels) + number, "", name) for number, name in enumerate(own)]
     text = " ".join(word)
     if text:
-        from audiosearch.query import load_vocabulary
-
-        vocabulary = load_vocabulary()
         term = vocabulary.term(text)
         if term is None:
             raise QueryError(
@@ -35,11 +41,24 @@ def command(word: tuple[str, ...], as_json: bool) -> None:
             )
         chosen = [labels[index] for index in term.classes]
     else:
-        chosen = list(labels)
+        chosen = labels
     if as_json:
-        echo_json(
-            [{"index": label.index, "mid": label.mid, "label": label.name} for label in chosen]
-        )
+        echo_json([dict(zip(("index", "mid", "label"), each, strict=True)) for each in chosen])
         return
-    for label in chosen:
-        click.echo(f"{label.index:>3}  {label.mid:<12} {label.name}")
+    for index, mid, name in chosen:
+        click.echo(f"{index:>3}  {mid or 'own':<12} {one_line(name)}")
+
+
+def _known(folder: Path | None) -> tuple[Vocabulary, tuple[str, ...]]:
+    """Return the words and the own classes of a library; where there is none, AudioSet's words."""
+    import audiosearch as aus
+    from audiosearch.errors import LibraryNotFoundError
+    from audiosearch.query import load_vocabulary
+
+    try:
+        with aus.open_library(folder or aus.default_library()) as library:
+            return library.vocabulary(), library.own.names
+    except LibraryNotFoundError:
+        if folder is not None:
+            raise
+        return load_vocabulary(), ()

@@ -110,15 +110,15 @@ class ClipDetails(OpenedLibrary):
         -------
         Timeline
             Without curves where the frames are not at hand, as in the library that comes with
-            audiosearch.
+            audiosearch. Own classes are among them where they were heard.
 
         Raises
         ------
         LibraryError
             When there is no such clip.
         InvalidArgumentError
-            When the part does not lie in the recording or is too long, or `top` is not from 1 to
-            527.
+            When the part does not lie in the recording or is too long, or there are not `top`
+            classes.
         """
         return frame_timeline(self, clip_id, start=start, end=end, top=top)
 
@@ -147,7 +147,7 @@ class ClipDetails(OpenedLibrary):
         LibraryError
             When there is no such clip.
         InvalidArgumentError
-            When `top` is not from 1 to 527, or `most` below 1.
+            When there are not `top` classes, or `most` is below 1.
         """
         return outline(self, clip_id, top=top, most=most)
 

@@ -36,12 +36,15 @@ class Completion:
         How many recordings it finds alone.
     query : str
         The whole query with it.
+    own : bool
+        Whether it is a class, or a label, of the user's own.
     """
 
     text: str
     label: str
     count: int
     query: str
+    own: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -98,7 +101,7 @@ def _best(words: list[Word], key: str, limit: int) -> list[Word]:
     """Return the likeliest: what begins so, names of classes, short ones; few words a class."""
 
     def place(word: Word) -> tuple[bool, bool, bool, int, str]:
-        known = normalize(word.text)
+        known = normalize(word.label if word.own else word.text)
         return (
             known != key,
             not known.startswith(key),
@@ -108,9 +111,9 @@ def _best(words: list[Word], key: str, limit: int) -> list[Word]:
         )
 
     result: list[Word] = []
-    seen: dict[str, set[str]] = {}
+    seen: dict[tuple[str, bool], set[str]] = {}
     for word in sorted(words, key=place):
-        stems = seen.setdefault(word.label, set())
+        stems = seen.setdefault((word.label, word.own), set())
         form = stem(normalize(word.text))
         if form not in stems and len(stems) < _A_LABEL:
             stems.add(form)
@@ -121,4 +124,4 @@ def _best(words: list[Word], key: str, limit: int) -> list[Word]:
 def _made(word: Word, head: str, count_of: Callable[[str], int]) -> Completion:
     # A name of several words may hold one that joins: "Rock and roll".
     alone = word.text if re.fullmatch(r"\w+|label:.*", word.text) else f'"{word.text}"'
-    return Completion(word.text, word.label, count_of(alone), head + alone)
+    return Completion(word.text, word.label, count_of(alone), head + alone, word.own)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from audiosearch.labels import CLASS_COUNT, load_labels, name_key
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.columns import decode_scores
 from audiosearch.library.filters import Facts, years_of
@@ -66,12 +67,15 @@ class Facet:
         The whole query with it.
     count : int
         How many recordings that finds.
+    own : bool
+        Whether it is a class of the user's own.
     """
 
     text: str
     narrows: str
     query: str
     count: int
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,8 +194,8 @@ class FacetCounter:
         ids = distinct(np.concatenate(recordings))
         counts = np.minimum(counts, len(ids))
 
-        def facet(text: str, piece: str, count: int) -> Facet:
-            return Facet(text, piece, narrowed(query, node, piece), count)
+        def facet(text: str, piece: str, count: int, own: bool = False) -> Facet:
+            return Facet(text, piece, narrowed(query, node, piece), count, own)
 
         asked = _asked(node)
         named = {index for term in asked if isinstance(term, Term) for index in term.classes[:1]}
@@ -201,7 +205,7 @@ class FacetCounter:
             if index not in named and counts[index] > 0 and (counts[index] < len(ids) or step > 1)
         ][:_CLASSES]
         classes_ = [
-            facet(names[i], f'label:"{names[i]}"', int(counts[i]))
+            facet(names[i], _class_piece(i, now), int(counts[i]), i >= CLASS_COUNT)
             for i in sorted(chosen, key=lambda i: -counts[i])
         ]
         folders, lengths_, years = [], [], []
@@ -275,6 +279,15 @@ class FacetCounter:
                     codes[at] = index.setdefault(folder, len(index)) if slash else -1
                 self._folders, self._folder_ids = (stamp, codes, list(index)), ids
             return self._folder_ids, self._folders[1], self._folders[2]
+
+
+def _class_piece(index: int, now: Snapshot) -> str:
+    """Return the piece of a query that asks for one class."""
+    name = now.class_names[index]
+    if index < CLASS_COUNT and name_key(name) in set(map(name_key, now.own)):
+        # By its name it would be the user's.
+        return f"label:{load_labels()[index].mid}"
+    return f'label:"{name}"'
 
 
 def _every(step: int, owners: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -266,14 +266,15 @@ class Library(ClipDetails, LabelledLibrary):
         return library_info(self)
 
     def class_counts(self) -> list[ClassCount]:
-        """Return each class and group of the ontology with what a search for it finds here.
+        """Return each class with what a search for it finds here, and each group of the ontology.
 
-        They stand in the order of the ontology's file; counted once for each state of the library.
+        Those of the ontology stand in the order of its file, the user's own classes behind them.
+        Counted once for each state of the library.
         """
         now = self.labelled(self.snapshot())[0]
         counted = self._counted
         if counted is None or counted[0] is not now:
-            self._counted = counted = now, count_classes(now)
+            self._counted = counted = now, count_classes(now, self.own)
         return list(counted[1])
 
     def revision(self) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from audiosearch.labels import load_labels
 from audiosearch.library.library import Library
 
 __all__ = ["LENGTHS", "Share", "Statistics", "statistics"]
@@ -39,11 +38,14 @@ class Share:
         How many.
     seconds : float or None
         How long they are together; None of a class, which is heard in parts of them.
+    own : bool
+        Whether it is a class of the user's own.
     """
 
     name: str
     recordings: int
     seconds: float | None
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,6 @@ def statistics(library: Library) -> Statistics:
     seconds = held.seconds
     classes = [each for each in library.class_counts() if each.index is not None]
     classes.sort(key=lambda each: -each.recordings)
-    names = load_labels().names
     return Statistics(
         recordings=len(seconds),
         clips=library.snapshot().live_clips,
@@ -105,9 +106,9 @@ def statistics(library: Library) -> Statistics:
         median=round(float(np.median(seconds)), 3) if len(seconds) else 0.0,
         longest=round(float(seconds.max(initial=0.0)), 3),
         classes=[
-            Share(names[each.index], each.recordings, None)
+            Share(each.label, each.recordings, None, each.own_classifier is not None)
             for each in classes[:_MOST_CLASSES]
-            if each.index is not None and each.recordings
+            if each.recordings
         ],
         folders=_folders(library, held.ids, seconds),
         years=[

@@ -1,14 +1,15 @@
 """How the scores of classes go through a recording: frame by frame, or clip by clip.
 
 A frame is scored as if it were a sound of 0.96 s of its own, as
-``audiosearch tag --per segment`` does it. That needs the embedding frames. The scores of whole
-clips are stored, so an outline of a recording of any length costs next to nothing.
+``audiosearch tag --per segment`` does it. That needs the embedding frames. Of the user's own
+classes the scores of frames are stored, as those of whole clips are of all; so an outline of a
+recording of any length costs next to nothing.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from audiosearch.errors import InvalidArgumentError, LibraryError
 from audiosearch.frontend import PATCH_SECONDS
 from audiosearch.jobs.analysis import CLIP_SPAN
 from audiosearch.labels import CLASS_COUNT, load_labels
+from audiosearch.library.blocks import POSTED_CODE
 from audiosearch.library.columns import decode_scores
 from audiosearch.library.examples import StoredFrames
 from audiosearch.library.scoring import clip_scorer, sound_maker
@@ -36,7 +38,7 @@ LONGEST_TIMELINE = 600.0
 
 @dataclass(frozen=True)
 class Curve:
-    """The scores of one class, one a step."""
+    """The scores of one class, one a step; a class of the user's own has no mid."""
 
     label: str
     mid: str
@@ -58,6 +60,9 @@ class Timeline:
     curves : list of Curve
         The classes that are heard most surely, best first. Empty where the recording's embedding
         frames are not at hand.
+    unheard_by : list of str
+        Classifiers of the user's own that have not heard this part, so that their classes are
+        missing.
     """
 
     recording_id: int
@@ -65,6 +70,7 @@ class Timeline:
     end: float
     step: float
     curves: list[Curve]
+    unheard_by: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values, scores with four digits."""
@@ -81,6 +87,7 @@ class Timeline:
                 }
                 for curve in self.curves
             ],
+            "unheard_by": self.unheard_by,
         }
 
 
@@ -88,7 +95,7 @@ def frame_timeline(
     library: ClipDetails, clip_id: int, *, start: float | None, end: float | None, top: int
 ) -> Timeline:
     """Score the frames of a part of a recording; see `Library.timeline`."""
-    _check_top(top)
+    _check_top(library, top)
     now, recording = _found(library, clip_id)
     begins, length = recording.start, recording.duration
     first_second = begins if start is None else start
@@ -109,24 +116,43 @@ def frame_timeline(
     with StoredFrames(library, now) as stored:
         pieces = [stored.of(recording.first_clip + number, recording) for number in clips]
     frames = np.concatenate([np.empty((0, FRAME_VALUES), np.uint8), *pieces])
-    frames = frames[first - first // CLIP_FRAMES * CLIP_FRAMES :][: stop - first]
+    within = slice(first % CLIP_FRAMES, first % CLIP_FRAMES + stop - first)
+    frames = frames[within]
+    own, unheard_by = _own_frames(library, now, recording.first_clip + np.array(clips))
     from_second = begins + first * PATCH_SECONDS
     if not len(frames) or not all(len(piece) for piece in pieces):
-        return Timeline(recording.id, from_second, last_second, PATCH_SECONDS, [])
+        return Timeline(recording.id, from_second, last_second, PATCH_SECONDS, [], unheard_by)
     x = np.zeros((len(frames), CLIP_FRAMES, FRAME_VALUES), np.uint8)
     x[:, 0] = frames
     scorer = clip_scorer(library.manifest, sound_maker(library.manifest, recording.source))
     scores = scorer.score(x, np.ones(len(x), np.int64))
+    scores = np.concatenate([scores, own[within][: len(scores)]], axis=1)
     to_second = min(from_second + len(frames) * PATCH_SECONDS, begins + length)
     # What is heard in several frames comes before what flares up in one.
     strongest = np.sort(scores, axis=0)[-min(3, len(scores)) :].mean(axis=0)
-    curves = _curves(scores, np.argsort(-strongest, kind="stable")[:top])
-    return Timeline(recording.id, from_second, max(to_second, from_second), PATCH_SECONDS, curves)
+    curves = _curves(library, scores, np.argsort(-strongest, kind="stable")[:top])
+    to_second = max(to_second, from_second)
+    return Timeline(recording.id, from_second, to_second, PATCH_SECONDS, curves, unheard_by)
+
+
+def _own_frames(
+    library: ClipDetails, now: Snapshot, clips: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], list[str]]:
+    """Return the scores of own classes in the frames of clips, and who has not heard them all."""
+    parts = [np.empty((len(clips) * CLIP_FRAMES, 0), np.float32)]
+    unheard_by = []
+    for each in library.own.classifiers:
+        codes = each.read_frames(clips, now.lengths["clips"])
+        if not codes.any(axis=(1, 2)).all():
+            unheard_by.append(each.name)
+        scores = np.where(codes, decode_scores(codes), np.float32(0))
+        parts.append(scores.reshape(len(clips) * CLIP_FRAMES, -1))
+    return np.concatenate(parts, axis=1), unheard_by
 
 
 def outline(library: ClipDetails, clip_id: int, *, top: int, most: int) -> Timeline:
     """Return the stored scores of all clips of a recording; see `Library.outline`."""
-    _check_top(top)
+    _check_top(library, top)
     if most < 1:
         raise InvalidArgumentError(f"most must be at least 1, not {most}.")
     now, recording = _found(library, clip_id)
@@ -136,33 +162,55 @@ def outline(library: ClipDetails, clip_id: int, *, top: int, most: int) -> Timel
     block = now.parts[place[0]].block
     rows = np.arange(place[1], place[1] + recording.clips)
     _, classes, codes = block.entries(rows)
-    heard = np.bincount(classes, weights=decode_scores(codes), minlength=CLASS_COUNT)
-    chosen = np.argsort(-heard, kind="stable")[:top]
+    clips = recording.first_clip + np.arange(recording.clips)
+    own = library.own.read(clips, now.lengths["clips"]).clips
+    totals = np.concatenate(
+        [
+            np.bincount(classes, weights=decode_scores(codes), minlength=CLASS_COUNT),
+            np.where(own >= POSTED_CODE, decode_scores(own), np.float32(0)).sum(axis=0),
+        ]
+    )
+    chosen = np.argsort(-totals, kind="stable")[:top]
     together = -(-recording.clips // most)
     starts = np.arange(0, recording.clips, together)
-    scores = np.zeros((len(starts), CLASS_COUNT), np.float32)
-    for column in chosen.tolist():
-        scores[:, column] = np.maximum.reduceat(decode_scores(block.column(column)[rows]), starts)
+    scores = np.zeros((len(starts), len(totals)), np.float32)
+    for number in chosen.tolist():
+        is_own = number >= CLASS_COUNT
+        column = own[:, number - CLASS_COUNT] if is_own else block.column(number)[rows]
+        scores[:, number] = np.maximum.reduceat(decode_scores(column), starts)
+    heard = library.own.heard(clips, now.lengths["clips"])
     return Timeline(
         recording.id,
         recording.start,
         recording.start + recording.duration,
         together * CLIP_SPAN,
-        _curves(scores, chosen),
+        _curves(library, scores, chosen),
+        [
+            each.name
+            for each, clips_heard in zip(library.own.classifiers, heard, strict=True)
+            if not clips_heard.all()
+        ],
     )
 
 
-def _curves(scores: npt.NDArray[np.float32], chosen: npt.NDArray[np.intp]) -> list[Curve]:
-    labels = load_labels()
+def _curves(
+    library: ClipDetails, scores: npt.NDArray[np.float32], chosen: npt.NDArray[np.intp]
+) -> list[Curve]:
+    labels, own = load_labels(), library.own.names
     return [
-        Curve(labels[column].name, labels[column].mid, scores[:, column].tolist())
-        for column in chosen.tolist()
+        Curve(
+            labels[number].name if number < CLASS_COUNT else own[number - CLASS_COUNT],
+            labels[number].mid if number < CLASS_COUNT else "",
+            scores[:, number].tolist(),
+        )
+        for number in chosen.tolist()
     ]
 
 
-def _check_top(top: int) -> None:
-    if not 1 <= top <= CLASS_COUNT:
-        raise InvalidArgumentError(f"top must be from 1 to {CLASS_COUNT}, not {top}.")
+def _check_top(library: ClipDetails, top: int) -> None:
+    most = CLASS_COUNT + len(library.own.names)
+    if not 1 <= top <= most:
+        raise InvalidArgumentError(f"top must be from 1 to {most}, not {top}.")
 
 
 def _found(library: ClipDetails, clip_id: int) -> tuple[Snapshot, Recording]:

@@ -28,10 +28,14 @@ _LEAST_ALIKE = 72.0
 
 @dataclass(frozen=True)
 class Completion:
-    """A text that can be searched for, and the first class or group that it stands for."""
+    """A text that can be searched for, and the first class or group that it stands for.
+
+    `own` tells a class or label of the user's own.
+    """
 
     text: str
     label: str
+    own: bool = False
 
 
 class Vocabulary:
@@ -194,7 +198,8 @@ class Vocabulary:
         if not key:
             return []
         near = [known for known in self._texts if f" {key}" in f" {known}"]
-        near.sort(key=lambda known: (not known.startswith(key), len(known), known))
+        names = {k: k.removeprefix("label ") if self._texts[k].own else k for k in near}
+        near.sort(key=lambda known: (not names[known].startswith(key), len(known), known))
         return [self._texts[known] for known in near[:count]]
 
     @functools.cached_property
@@ -214,7 +219,8 @@ class Vocabulary:
         for own in self._own_names:
             key = normalize(own) or own.casefold()
             # A word that finds a class goes on to do so.
-            texts[f"label {key}" if key in texts else key] = Completion(f'label:"{own}"', own)
+            key = f"label {key}" if key in texts else key
+            texts[key] = Completion(f'label:"{own}"', own, own=True)
         return texts
 
     def _nearness(self, key: str) -> float:

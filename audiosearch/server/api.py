@@ -22,7 +22,10 @@ __all__ = ["OPERATIONS", "PREFIX", "api_labels", "api_search", "api_sounds", "bl
 
 @OPERATIONS.add("GET", "/classes", tag="Library", schema="ClassList", cached=True)
 def classes() -> BaseResponse:
-    """List the classes and groups of the ontology with what the library holds of each."""
+    """List the classes and groups of the ontology with what the library holds of each.
+
+    The user's own classes stand behind them.
+    """
     counts = library_of(current_app).class_counts()
     return jsonify(classes=[each.to_dict() for each in counts])
 

@@ -70,9 +70,11 @@ def _slow() -> _Slow:
 @blueprint.get("/browse.json", endpoint="classes_json")
 def classes() -> BaseResponse:
     """Show the ontology as a tree, with how many recordings a search for each class finds."""
-    counts = library_of(current_app).class_counts()
+    every_class = library_of(current_app).class_counts()
+    own = [each for each in every_class if each.own_classifier is not None]
+    counts = [each for each in every_class if each.own_classifier is None]
     if wants_json():
-        return jsonify(classes=[each.to_dict() for each in counts], roots=_roots(counts))
+        return jsonify(classes=[each.to_dict() for each in every_class], roots=_roots(counts))
     every = request.args.get("all", "0")
     if every not in ("0", "1"):
         abort(400, "'all' must be 0 or 1.")
@@ -81,6 +83,7 @@ def classes() -> BaseResponse:
         nodes={each.mid: each for each in counts},
         heard={each.mid for each in counts if each.recordings},
         roots=_roots(counts),
+        own=sorted(own, key=lambda each: (-each.recordings, each.label)),
         every=every == "1",
         twin=url_for("browse.classes_json"),
     )

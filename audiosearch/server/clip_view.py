@@ -57,6 +57,8 @@ class Lane:
         Where the highest score begins, in seconds, and that score.
     scores : str
         The scores as whole hundredths, separated by commas.
+    own : bool
+        Whether it is a class of the user's own.
     """
 
     label: str
@@ -64,6 +66,7 @@ class Lane:
     peak: float
     peak_score: float
     scores: str
+    own: bool
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,11 @@ class ClipView:
         Where the clip stands, in units; the width is 0 where it lies outside of the window.
     earlier, later : str or None
         URLs of the windows before and after.
-    outline : list of (str, list of Step)
-        Classes of the whole recording; empty where the window shows it whole.
+    outline : list of (str, list of Step, bool)
+        Classes of the whole recording, and whether each is the user's own; empty where the window
+        shows it whole.
+    unheard_by : list of str
+        The user's own classifiers that have not heard the window.
     marker : (float, float)
         Where the window stands in the outline, in units.
     """
@@ -118,8 +124,9 @@ class ClipView:
     clip_width: float
     earlier: str | None
     later: str | None
-    outline: list[tuple[str, list[Step]]]
+    outline: list[tuple[str, list[Step], bool]]
     marker: tuple[float, float]
+    unheard_by: list[str]
 
     @property
     def width(self) -> float:
@@ -200,6 +207,7 @@ def view_of(
         later=None if first + WINDOW_CLIPS > last else window(first + WINDOW_CLIPS),
         outline=[] if whole else _outline(outline, page),
         marker=(round((from_ - begins) * UNITS, 1), round((to - from_) * UNITS, 1)),
+        unheard_by=timeline.unheard_by,
     )
 
 
@@ -226,10 +234,11 @@ def _lane(curve: Curve, timeline: Timeline) -> Lane:
         timeline.start + best * timeline.step,
         curve.scores[best],
         ",".join(f"{100 * score:.0f}" for score in curve.scores),
+        not curve.mid,
     )
 
 
-def _outline(outline: Timeline, page: str) -> list[tuple[str, list[Step]]]:
+def _outline(outline: Timeline, page: str) -> list[tuple[str, list[Step], bool]]:
     rows = []
     for curve in outline.curves:
         steps = []
@@ -240,7 +249,7 @@ def _outline(outline: Timeline, page: str) -> list[tuple[str, list[Step]]]:
                 url = f"{page}?from={outline.start + at:g}#view"
                 width = min(outline.step, outline.end - outline.start - at) * UNITS
                 steps.append(Step(round(at * UNITS, 1), round(width, 1), strength, url))
-        rows.append((curve.label, steps))
+        rows.append((curve.label, steps, not curve.mid))
     return rows
 
 

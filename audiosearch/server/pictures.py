@@ -133,12 +133,13 @@ def scores(clip_id: int) -> Response:
     """Send the scores of one class (``label``, its mid) in the frames of a clip as bars."""
     mid = request.args.get("label", "")
     studio: _Studio = current_app.extensions[_EXTENSION]
+    library = library_of(current_app)
     with no_such("clip", clip_id), studio.place():
-        clip = library_of(current_app).clip(clip_id)
-        found = library_of(current_app).timeline(
-            clip_id, start=clip.start, end=clip.end, top=CLASS_COUNT
+        clip = library.clip(clip_id)
+        found = library.timeline(
+            clip_id, start=clip.start, end=clip.end, top=CLASS_COUNT + len(library.own.names)
         )
-    curve = next((each for each in found.curves if each.mid == mid), None)
+    curve = next((each for each in found.curves if each.mid and each.mid == mid), None)
     if curve is None:
         abort(404, f"Clip {clip_id} has no scores over time of a class '{mid}' here.")
     width, height = SCORES_SIZE

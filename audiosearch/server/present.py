@@ -38,6 +38,7 @@ MIME_TYPES = {
 """Media types of the file endings that browsers play; the others are rendered as WAV."""
 
 _TAGS, _MOST_MATCHED = 5, 4
+_OWN_MARK = Markup('<abbr class="mine" title="A class of your own">own</abbr>')
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 
 
@@ -78,6 +79,7 @@ def register(app: Flask) -> None:
         recording_folder=recording_folder,
         last_folders=last_folders,
         search_url=search_url,
+        class_url=class_url,
         query_url=query_url,
         clip_url=lambda clip: f"{request.script_root}/clip/{clip}",
         strip_url=lambda clip: f"{request.script_root}/clips/{clip}/strip.png",
@@ -87,7 +89,9 @@ def register(app: Flask) -> None:
         similar_url=lambda clip: f"{request.script_root}/similar/{clip}",
         facts=facts,
     )
-    app.jinja_env.globals.update(player=player, asset=asset, matched_tags=matched_tags)
+    app.jinja_env.globals.update(
+        player=player, asset=asset, matched_tags=matched_tags, own_mark=_OWN_MARK
+    )
 
 
 def asset(name: str) -> str:
@@ -121,7 +125,11 @@ def facts(info: LibraryInfo) -> list[tuple[str, str]]:
     shown = []
     for key, value in info.to_dict().items():
         name = key.replace("_", " ").capitalize()
-        if value is None or isinstance(value, dict | list):
+        if value is None or (key == "unheard_clips" and not info.own_classifiers):
+            continue
+        if key in ("own_classifiers", "own_classes", "scores_only") and value:
+            shown.append((name, printable(f"{len(value):,}: {', '.join(value)}")))
+        if isinstance(value, dict | list):
             continue
         if key == "seconds":
             shown.append(("Length", hours(value)))
@@ -200,6 +208,13 @@ def search_url(label: str) -> str:
     return f"{request.script_root}/?q={_quoted(label)}"
 
 
+def class_url(label: str, *, own: bool) -> str:
+    """Return the same, of a class of the user's own where AudioSet may have one of that name."""
+    if not own:
+        return search_url(label)
+    return query_url(f'label:"{label}"')
+
+
 @functools.cache
 def _quoted(label: str) -> str:
     return quote_plus(query_of(label), safe=",")
@@ -211,8 +226,11 @@ def query_url(query: str) -> str:
 
 
 def query_of(label: str) -> str:
-    """Return the query that finds one class: its name, in quotes where it is not one word."""
-    return label if re.fullmatch(r"\w+", label) else f'"{label}"'
+    """Return the query that finds one class: its name, in quotes where it is not one word.
+
+    A suggestion may be such a query already.
+    """
+    return label if re.fullmatch(r'\w+|label:".*"', label) else f'"{label}"'
 
 
 def player(item: Hit | Clip, moment: Moment | None = None) -> Player:

@@ -47,7 +47,8 @@ _SCORE = {
 }
 _SECONDS = {"type": "number", "minimum": 0, "description": "In seconds."}
 _LABEL = _text("Name of a class.", examples=["Car"])
-_MID = _text("Id of the class in AudioSet.", examples=["/m/0k4j"])
+_MID = _text("Id of the class in AudioSet; empty for the user's own.", examples=["/m/0k4j"])
+_OWN = {"type": "boolean", "description": "Whether it is of the user's own."}
 _VERDICT = {"type": "string", "enum": ["confirmed", "rejected"]}
 _PLACE = {
     "recording": _text("Path of the file as it was indexed, or id of the video or packed row."),
@@ -169,10 +170,17 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "children": _list(_MID, "What stands right below it in the ontology."),
             "recordings": _whole("How many recordings a search for it finds."),
             "clips": _whole("How many clips a search for it finds."),
+            "own_classifier": _optional(
+                _text("Of a class of the user's own, its classifier; null of AudioSet's.")
+            ),
         }
     ),
     "ClassList": _object(
-        {"classes": _list(_ref("ClassCount"), "In the order of the ontology's file.")}
+        {
+            "classes": _list(
+                _ref("ClassCount"), "In the order of the ontology's file, then the user's own."
+            )
+        }
     ),
     "Completion": _object(
         {
@@ -180,6 +188,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "label": _text("The class or group that it stands for."),
             "count": _whole("How many recordings it finds."),
             "query": _text("The whole query with it."),
+            "own": _OWN,
         }
     ),
     "CompletionList": _object({"completions": _list(_ref("Completion"), "Likeliest first.")}),
@@ -189,6 +198,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "narrows": _text("The piece of a query that asks for it."),
             "query": _text("The whole query with it."),
             "count": _whole("How many recordings that finds."),
+            "own": _OWN,
         }
     ),
     "Facets": _object(
@@ -212,6 +222,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "curves": _list(
                 _object({"label": _LABEL, "mid": _MID, "scores": _list(_SCORE, "One a step.")}),
                 "The classes that are heard most surely, best first.",
+            ),
+            "unheard_by": _list(
+                {"type": "string"}, "The user's own classifiers that have not heard this part."
             ),
         }
     ),

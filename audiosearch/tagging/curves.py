@@ -71,7 +71,8 @@ def frame_scores(analysis: Analysis, *, top: int) -> FrameScores:
     Parameters
     ----------
     analysis : Analysis
-        The sound; its frames are scored by the bundled classifier, and rescored.
+        The sound; its frames are scored by the bundled classifier, and rescored. Classifiers of the
+        user's own that heard it have said how surely they hear theirs.
     top : int
         How many classes: those that reach the highest scores.
 
@@ -86,10 +87,13 @@ def frame_scores(analysis: Analysis, *, top: int) -> FrameScores:
     x[:, 0] = analysis.frames
     scorer = load_clip_scorer(analysis.embedder, embedder_hash(analysis.embedder))
     scores = scorer.score(x, np.ones(len(x), np.int64))
+    scores = np.concatenate([scores, analysis.own_frame_scores()], axis=1)
     best = scores.max(axis=0)
-    labels = load_labels()
+    names = [(label.name, label.mid) for label in load_labels()]
+    names += [(name, "") for track in analysis.own for name in track.classes]
     order = np.argsort(-best, kind="stable")[:top].tolist()
-    classes = [
-        (Tag(labels[i].name, labels[i].mid, float(best[i])), scores[:, i].tolist()) for i in order
-    ]
+    classes = []
+    for index in order:
+        name, mid = names[index]
+        classes.append((Tag(name, mid, float(best[index])), scores[:, index].tolist()))
     return FrameScores(PATCH_SECONDS, classes)

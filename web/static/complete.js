@@ -58,12 +58,12 @@ if (box) {
         item.setAttribute("aria-selected", "false");
         const text = document.createElement("span");
         text.className = "text";
-        text.textContent = option.text;
+        text.textContent = option.own ? option.label : option.text;
         item.append(text);
-        if (option.label !== option.text && !option.text.startsWith("label:")) {
+        if (option.own || option.label !== option.text) {
           const label = document.createElement("span");
           label.className = "label";
-          label.textContent = option.label;
+          label.textContent = option.own ? "your own" : option.label;
           item.append(label);
         }
         const count = document.createElement("span");
