@@ -1,13 +1,13 @@
-"""Decode any audio file as a bounded-memory stream of mono 16 kHz float32 blocks.
+"""Decode any audio file as a bounded-memory stream of 16 kHz float32 blocks, mono or stereo.
 
 libsndfile reads a file first; FFmpeg's libraries (PyAV) read what it refuses: MPEG-4, WMA, WebM,
 the sound of videos, and some valid Opus files. MPEG audio (mp3) goes to FFmpeg alone, because the
 mp3 decoder behind libsndfile writes its doubts to stderr and trusts a header's wrong length.
 
 Whatever the file holds, a sample leaves here as finite float32: channels are averaged with equal
-weights, other rates are resampled with soxr's high-quality setting as one continuous stream, so
-that reading in blocks equals reading whole, and samples that are no sound (NaN, infinity, or over
-1e10) become 0. Values beyond [-1, 1] are kept.
+weights, or mixed to left and right (`audiosearch.channels`); other rates are resampled with soxr's
+high-quality setting as one continuous stream, so that reading in blocks equals reading whole; and
+samples that are no sound (NaN, infinity, or over 1e10) become 0. Values beyond [-1, 1] are kept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from audiosearch.channels import Mix, mono_and_stereo_of, mono_of, stereo_of
 from audiosearch.decoders import (
     HIGHEST_RATE,
     LOWEST_RATE,
@@ -38,7 +39,7 @@ from audiosearch.errors import (
     InvalidArgumentError,
 )
 
-__all__ = ["AUDIO_EXTENSIONS", "SAMPLE_RATE", "find_audio", "load", "stream"]
+__all__ = ["AUDIO_EXTENSIONS", "SAMPLE_RATE", "find_audio", "load", "stream", "stream_both"]
 
 SAMPLE_RATE = 16000
 """The rate, in hertz, of all audio inside audiosearch."""
@@ -69,6 +70,7 @@ def stream(
     start: float = 0.0,
     end: float | None = None,
     rate: int = SAMPLE_RATE,
+    channels: int = 1,
 ) -> Iterator[np.ndarray]:
     """Decode a file, or a part of it, in blocks of at most about 10 s.
 
@@ -85,11 +87,14 @@ def stream(
         Where to stop, in seconds. The end of the file where it lies beyond it.
     rate : int
         Sample rate of the result in hertz.
+    channels : int
+        1 for mono, the mean of all channels. 2 for stereo: the first two channels; a single one is
+        both, and of more than two, each further one goes to both sides alike.
 
     Yields
     ------
     np.ndarray
-        Mono samples, shape (n,), float32, n > 0.
+        Samples, float32, n > 0: of shape (n,) where mono, (n, 2) where stereo.
 
     Raises
     ------
@@ -100,8 +105,8 @@ def stream(
     EmptyAudioError
         When it holds no samples, or none between `start` and `end`.
     InvalidArgumentError
-        When `start` is negative, `end` not after `start`, one of them not finite, or `rate` is
-        not a whole number from 100 to 12,288,000.
+        When `start` is negative, `end` not after `start`, one of them not finite, `rate` is not
+        a whole number from 100 to 12,288,000, or `channels` neither 1 nor 2.
 
     Notes
     -----
@@ -112,6 +117,43 @@ def stream(
     `start` is exact to the sample, except in files that only FFmpeg reads and whose time stamps
     are coarser (WebM: 1 ms), beyond the first 10 s.
     """
+    if channels not in _MIXES:
+        raise InvalidArgumentError(f"channels must be 1 or 2, not {channels!r}.")
+    return _mixed_stream(path, start, end, rate, _MIXES[channels])
+
+
+def stream_both(
+    path: str | os.PathLike[str],
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    rate: int = SAMPLE_RATE,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Decode a file once, for those who want it mono and those who want it stereo.
+
+    Parameters
+    ----------
+    path, start, end, rate
+        As in `stream`, which also documents the errors.
+
+    Yields
+    ------
+    mono, stereo : np.ndarray
+        Samples (n,) and (n, 2), float32, n > 0: to the bit what `stream` gives.
+    """
+    blocks = _mixed_stream(path, start, end, rate, mono_and_stereo_of)
+    return (
+        (np.ascontiguousarray(block[:, 0]), np.ascontiguousarray(block[:, 1:])) for block in blocks
+    )
+
+
+_MIXES: dict[int, Mix] = {1: mono_of, 2: stereo_of}
+
+
+def _mixed_stream(
+    path: str | os.PathLike[str], start: float, end: float | None, rate: int, mix: Mix
+) -> Iterator[np.ndarray]:
+    """Check everything at once, and decode later."""
     _check_window(start, end)
     if not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise InvalidArgumentError(
@@ -119,7 +161,7 @@ def stream(
         )
     name = os.fsdecode(path)
     _check_file(name)
-    return _resampled(_decoded(name, float(start), None if end is None else float(end)), rate)
+    return _resampled(_decoded(name, float(start), None if end is None else float(end), mix), rate)
 
 
 def load(
@@ -128,22 +170,25 @@ def load(
     start: float = 0.0,
     end: float | None = None,
     rate: int = SAMPLE_RATE,
+    channels: int = 1,
 ) -> np.ndarray:
     """Decode a file, or a part of it, into one array.
 
-    Takes 64 kB of memory a second at 16 kHz; prefer `stream` for files of unknown length.
+    Takes 64 kB of memory a second and channel at 16 kHz; prefer `stream` for files of unknown
+    length.
 
     Parameters
     ----------
-    path, start, end, rate
+    path, start, end, rate, channels
         As in `stream`, which also documents the errors.
 
     Returns
     -------
     np.ndarray
-        Mono samples, shape (n,), float32, n > 0.
+        Samples, float32, n > 0: of shape (n,) where mono, (n, 2) where stereo.
     """
-    return np.concatenate(list(stream(path, start=start, end=end, rate=rate)))
+    blocks = stream(path, start=start, end=end, rate=rate, channels=channels)
+    return np.concatenate(list(blocks))
 
 
 def find_audio(
@@ -248,12 +293,12 @@ def _check_file(name: str) -> None:
         raise AudioDecodeError(name, "The file is empty (0 bytes).")
 
 
-def _decoded(name: str, start: float, end: float | None) -> Iterator[Block]:
+def _decoded(name: str, start: float, end: float | None, mix: Mix) -> Iterator[Block]:
     """Blocks from the first decoder that gives any."""
     readers = [read_libav] if is_mpeg_audio(name) else [read_soundfile, read_libav]
     refused: list[str] = []
     for reader in readers:
-        blocks = reader(name, start, end)
+        blocks = reader(name, start, end, mix)
         try:
             first = next(blocks, None)
         except RefusedError as error:
@@ -276,31 +321,34 @@ def _resampled(blocks: Iterator[Block], rate: int) -> Iterator[np.ndarray]:
     """Blocks at `rate`, as if each stretch of one source rate were resampled whole."""
     import soxr
 
-    nothing = np.empty(0, dtype=np.float32)
     source_rate = 0
     resampler: Any = None
     given = 0
-    total, level = 0, 0.0
+    total = 0
+    level: Any = 0.0
     for block_rate, block in blocks:
         if block_rate != source_rate:
             if resampler is not None:
-                tail = resampler.resample_chunk(nothing, last=True)
+                tail = resampler.resample_chunk(block[:0], last=True)
                 if tail.size:
                     given += tail.size
                     yield tail
             source_rate = block_rate
             resampler = None
             if source_rate != rate:
-                resampler = soxr.ResampleStream(source_rate, rate, 1, dtype="float32", quality="HQ")
+                channels = 1 if block.ndim == 1 else block.shape[1]
+                resampler = soxr.ResampleStream(
+                    source_rate, rate, channels, dtype="float32", quality="HQ"
+                )
         if not given:
-            total += block.size
-            level += float(block.sum(dtype=np.float64))
+            total += len(block)
+            level = level + block.sum(axis=0, dtype=np.float64)
         out = block if resampler is None else resampler.resample_chunk(block)
         if out.size:
             given += out.size
             yield out
     if resampler is not None:
-        tail = resampler.resample_chunk(nothing, last=True)
+        tail = resampler.resample_chunk(block[:0], last=True)
         if tail.size:
             given += tail.size
             yield tail

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from audio_fixtures import tone, write, write_libav
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -29,36 +30,6 @@ from audiosearch.errors import (
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = {".wav": "FLOAT", ".flac": "PCM_24", ".ogg": "VORBIS", ".aiff": "PCM_24", ".w64": "FLOAT"}
-
-
-def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:
-    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype("f4")
-
-
-def write(path: Path, samples: np.ndarray, rate: int, **options: str) -> Path:
-    samples = samples[:, None] if samples.ndim == 1 else samples
-    with soundfile.SoundFile(path, "w", rate, samples.shape[1], **options) as file:
-        # In blocks: libsndfile's Vorbis writer overruns its stack on long arrays.
-        for first in range(0, len(samples), 4096):
-            file.write(samples[first : first + 4096])
-    return path
-
-
-def write_libav(path: Path, samples: np.ndarray, rate: int, codec: str, layout: str) -> Path:
-    """Write planar float samples (channels, n) with FFmpeg's encoders."""
-    with av.open(str(path), "w") as container:
-        track = container.add_stream(codec, rate=rate, layout=layout, bit_rate=128_000)
-        # Interleaved: PyAV miscounts the planes of eight channels.
-        packed = np.ascontiguousarray(samples.T).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
-        frame.sample_rate, frame.pts = rate, 0
-        fit = av.AudioResampler(
-            format=track.format, layout=layout, rate=rate, frame_size=track.frame_size or 960
-        )
-        for part in (*fit.resample(frame), *fit.resample(None), None):
-            for packet in track.encode(part):
-                container.mux(packet)
-    return path
 
 
 def pitch(samples: np.ndarray) -> float:
