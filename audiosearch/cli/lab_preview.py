@@ -26,6 +26,9 @@ __all__ = ["command"]
 @click.option("--each", type=click.IntRange(min=1), default=1, help="Sounds of each class.")
 @click.option("--variants", type=click.IntRange(min=1), default=3, help="Variants of each sound.")
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")
+@click.option(
+    "--stereo", is_flag=True, help="Keep left and right apart, as cnn-logmel-stereo hears them."
+)
 @augmentations_option
 @data_options
 def command(
@@ -34,6 +37,7 @@ def command(
     each: int,
     variants: int,
     seed: int,
+    stereo: bool,
     augmentations: str,
     **options: Any,
 ) -> int:
@@ -41,7 +45,8 @@ def command(
     from audiosearch.lab import LabConfig, preview
 
     sounds = read_data(data, options)
-    config = LabConfig(seed=seed, augmentations=augmentations)
+    model = "cnn-logmel-stereo" if stereo else LabConfig.model
+    config = LabConfig(model=model, seed=seed, augmentations=augmentations)
     written = preview(sounds, out, config=config, each=each, variants=variants)
     click.echo(f"{count(len(written), 'file')} written to {one_line(str(out))}.")
     return EXIT_OK

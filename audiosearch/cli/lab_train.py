@@ -39,6 +39,7 @@ __all__ = ["command"]
             "transfer-tuned",
             "ann-librosa26",
             "cnn-logmel",
+            "cnn-logmel-stereo",
             "resnet-logmel",
             "cnn-image",
             "cnn-wave",

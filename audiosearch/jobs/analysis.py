@@ -297,14 +297,23 @@ class Sound:
 
     def _blocks(self) -> Iterator[npt.NDArray[np.float32]]:
         samples = 0
-        for block in audio.stream(self._part.path, start=self._part.start, end=self._part.end):
-            samples += len(block)
+        for mono, stereo in self._decoded():
+            samples += len(mono)
             self.seconds = samples / audio.SAMPLE_RATE
             if self._on_block:
                 self._on_block()
             for listener in self._listeners:
-                listener.add(block)
-            yield block
+                listener.add(mono if listener.channels == 1 else stereo)
+            yield mono
+
+    def _decoded(self) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Yield blocks as mono and, where a listener hears left and right, as stereo."""
+        part = self._part
+        if any(listener.channels == 2 for listener in self._listeners):
+            yield from audio.stream_both(part.path, start=part.start, end=part.end)
+        else:
+            for block in audio.stream(part.path, start=part.start, end=part.end):
+                yield block, block
 
 
 class _Whole:

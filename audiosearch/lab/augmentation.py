@@ -13,7 +13,8 @@
 mixup          two clips and their labels are mixed (Zhang et al., arXiv:1710.09412)
 ============== ===================================================================================
 
-On waveforms, librosa's phase vocoder changes pitch and length, which takes some 10 ms for a second
+What has two channels is changed in both alike: a sound stays where it is. On waveforms, librosa's
+phase vocoder changes pitch and length, which takes some 10 ms for a second
 of sound. On spectrograms the same is done by reading their frames or bands in between, which takes
 next to nothing.
 """
@@ -91,7 +92,7 @@ def augment(
         When pitch or length of waveforms is to change and librosa is not installed.
     """
     check_augmentations(names)
-    if feature == "log-mel":
+    if feature in ("log-mel", "log-mel-stereo"):
         return _spectrograms(random, clips, set(names))
     if feature == "image":
         return grey_levels(_spectrograms(random, log_mel_of_grey(clips), set(names)))
@@ -102,7 +103,7 @@ def augment(
 
 def _spectrograms(random: np.random.Generator, clips: Floats, names: set[str]) -> Floats:
     result = clips.copy()
-    _, frames, bands = clips.shape
+    frames, bands = clips.shape[1:3]
     if "background" in names:
         result = _with_background(random, result)
     for clip in result:
@@ -116,7 +117,7 @@ def _spectrograms(random: np.random.Generator, clips: Floats, names: set[str]) -
         if "gain" in names:
             clip += np.float32(random.uniform(-_GAIN, _GAIN))
         if "mask" in names:
-            filling = clip.mean()
+            filling = clip.mean(axis=(0, 1))  # of each channel
             for axis, size, share in ((0, frames, _TIME_MASK), (1, bands, _BAND_MASK)):
                 width = int(random.integers(0, int(size * share) + 1))
                 begin = int(random.integers(0, size - width + 1))
@@ -129,8 +130,9 @@ def _with_background(random: np.random.Generator, clips: Floats) -> Floats:
     power = np.square(np.maximum(np.exp(clips) - _OFFSET, 0))
     behind = power[random.permutation(len(clips))]
     level = 10 ** (-random.uniform(*_BEHIND, len(clips)) / 10)
-    loudness = power.mean(axis=(1, 2)) / np.maximum(behind.mean(axis=(1, 2)), 1e-12)
-    weight = np.asarray(level * loudness, np.float32)[:, None, None]
+    inner = tuple(range(1, clips.ndim))
+    loudness = power.mean(axis=inner) / np.maximum(behind.mean(axis=inner), 1e-12)
+    weight = _column(level * loudness, clips.ndim)
     return np.asarray(np.log(np.sqrt(power + weight * behind) + _OFFSET), np.float32)
 
 
@@ -155,13 +157,19 @@ def _read_at(clip: Floats, places: npt.NDArray[np.float64], axis: int) -> Floats
     rows = np.moveaxis(clip, axis, 0)
     lower = np.minimum(places.astype(np.int64), len(rows) - 1)
     upper = np.minimum(lower + 1, len(rows) - 1)
-    part = np.asarray(places - lower, np.float32)[:, None]
+    part = _column(places - lower, clip.ndim)
     return np.moveaxis(rows[lower] * (1 - part) + rows[upper] * part, 0, axis)
+
+
+def _column(values: npt.NDArray[np.floating], ndim: int) -> Floats:
+    """Return values (n,) in as many dimensions as there are, to be taken for each row."""
+    return np.asarray(values, np.float32).reshape(-1, *[1] * (ndim - 1))
 
 
 def _waveforms(random: np.random.Generator, clips: Floats, names: set[str]) -> Floats:
     result = clips.copy()
     samples = clips.shape[1]
+    inner = tuple(range(1, clips.ndim))
     if "stretch" in names or "pitch" in names:
         effects = _librosa_effects()
         for clip in result:
@@ -169,30 +177,32 @@ def _waveforms(random: np.random.Generator, clips: Floats, names: set[str]) -> F
     if "background" in names:
         behind = result[random.permutation(len(result))]
         level = 10 ** (-random.uniform(*_BEHIND, len(result)) / 20)
-        loudness = result.std(axis=1) / np.maximum(behind.std(axis=1), 1e-6)
-        result += np.asarray(level * loudness, np.float32)[:, None] * behind
+        loudness = result.std(axis=inner) / np.maximum(behind.std(axis=inner), 1e-6)
+        result += _column(level * loudness, clips.ndim) * behind
     for clip in result:
         if "shift" in names:
-            clip[:] = np.roll(clip, random.integers(-(samples // _SHIFT), samples // _SHIFT + 1))
+            places = random.integers(-(samples // _SHIFT), samples // _SHIFT + 1)
+            clip[:] = np.roll(clip, places, axis=0)
         if "gain" in names:
             clip *= np.float32(10 ** random.uniform(-0.3, 0.3))
         if "noise" in names:
             below = 10 ** (random.uniform(-50, -20) / 20) * float(clip.std())
-            clip += np.float32(below) * random.standard_normal(samples, np.float32)
+            clip += np.float32(below) * random.standard_normal(clip.shape, np.float32)
     return result
 
 
 def _vocoded(random: np.random.Generator, clip: Floats, names: set[str], effects: Any) -> Floats:
     """Return a waveform with another pitch or speed, of the same length."""
     options = {"n_fft": min(2048, len(clip))}
-    wave = clip
+    wave = clip.T  # librosa has time last
     if "stretch" in names:
         rate = _STRETCH ** random.uniform(-1, 1)
-        wave = np.resize(effects.time_stretch(wave, rate=rate, **options), len(clip))
+        wave = effects.time_stretch(wave, rate=rate, **options)
+        wave = np.take(wave, np.arange(len(clip)) % wave.shape[-1], axis=-1)
     if "pitch" in names:
         steps = random.uniform(-_SEMITONES, _SEMITONES)
         wave = effects.pitch_shift(wave, sr=SAMPLE_RATE, n_steps=steps, **options)
-    return np.asarray(wave, np.float32)
+    return np.asarray(wave.T, np.float32)
 
 
 def _librosa_effects() -> Any:
@@ -215,7 +225,7 @@ def mix(
     share = random.beta(strength, strength, len(clips)).astype(np.float32)
     share = np.maximum(share, 1 - share)
     other = random.permutation(len(clips))
-    column = share.reshape(-1, *[1] * (clips.ndim - 1))
+    column = _column(share, clips.ndim)
     return (
         column * clips + (1 - column) * clips[other],
         share[:, None] * targets + (1 - share[:, None]) * targets[other],

@@ -142,7 +142,8 @@ class FeatureCache(Closing):
                 try:
                     key = f"{self._content(sound)} {sound.start} {sound.end} {what}"
                     if not self._has(key):
-                        self._store(key, feature.compute(load_clip(sound, length)))
+                        clip = load_clip(sound, length, channels=feature.channels)
+                        self._store(key, feature.compute(clip))
                 except AudioError as error:
                     unreadable.append((row, error.reason))
                 else:

@@ -1,24 +1,25 @@
 """The models of the lab: what each takes, what kind of network it is, and how it is trained.
 
-================ ============= ==================================================================
-name             feature       what it is
-================ ============= ==================================================================
-linear-lite      lite          logistic regression of mean, deviation and maximum over time
-mlp-lite         lite          a network of two hidden layers on the same
-attention-lite   lite          attention over the frames
-prototypes       lite-trunk    the nearest class mean; from one example a class
-transfer         lite-trunk    logistic regression on the bundled embedder's trunk
-transfer-tuned   log-mel       the trunk itself, whose last stage is trained on
-ann-librosa26    librosa26     a network of three hidden layers
-cnn-logmel       log-mel       four convolutional blocks
-resnet-logmel    log-mel       a residual network of eight convolutions
-cnn-image        image         four convolutional blocks on an 8-bit picture
-cnn-wave         waveform      one-dimensional convolutions
-lstm-wave        waveform      an LSTM over frames of 20 ms
-mobilenet        image         Keras's MobileNetV2 with ImageNet weights, trained on
-mobilenet-frozen image         the same, as it is
-linear-vggish    vggish        as linear-lite, on the real VGGish
-================ ============= ==================================================================
+================= ============== ==================================================================
+name              feature        what it is
+================= ============== ==================================================================
+linear-lite       lite           logistic regression of mean, deviation and maximum over time
+mlp-lite          lite           a network of two hidden layers on the same
+attention-lite    lite           attention over the frames
+prototypes        lite-trunk     the nearest class mean; from one example a class
+transfer          lite-trunk     logistic regression on the bundled embedder's trunk
+transfer-tuned    log-mel        the trunk itself, whose last stage is trained on
+ann-librosa26     librosa26      a network of three hidden layers
+cnn-logmel        log-mel        four convolutional blocks
+cnn-logmel-stereo log-mel-stereo the same on the spectrograms of left and right
+resnet-logmel     log-mel        a residual network of eight convolutions
+cnn-image         image          four convolutional blocks on an 8-bit picture
+cnn-wave          waveform       one-dimensional convolutions
+lstm-wave         waveform       an LSTM over frames of 20 ms
+mobilenet         image          Keras's MobileNetV2 with ImageNet weights, trained on
+mobilenet-frozen  image          the same, as it is
+linear-vggish     vggish         as linear-lite, on the real VGGish
+================= ============== ==================================================================
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ _ALL = (
     ),
     ModelSpec("ann-librosa26", "librosa26", network="ann", epochs=60, mixup=0.0),
     ModelSpec("cnn-logmel", "log-mel", network="cnn", learning_rate=2e-3),
+    ModelSpec("cnn-logmel-stereo", "log-mel-stereo", network="cnn", learning_rate=2e-3),
     ModelSpec("resnet-logmel", "log-mel", network="resnet", learning_rate=2e-3),
     ModelSpec("cnn-image", "image", network="cnn", learning_rate=2e-3),
     ModelSpec("cnn-wave", "waveform", network="cnn-wave"),

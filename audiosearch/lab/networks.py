@@ -86,9 +86,12 @@ def _attention(layers: Any, clip: Any) -> Any:
 
 
 def _image_of(layers: Any, clip: Any) -> Any:
-    """Return a spectrogram as an image of one channel, at half its frame rate where it is long."""
-    frames, bands = clip.shape[1:]
-    image = layers.Reshape((frames, bands, 1))(clip)
+    """Return a spectrogram (frames, bands) or (frames, bands, channels) as an image.
+
+    It has half the frame rate where it is long.
+    """
+    frames, bands, *channels = clip.shape[1:]
+    image = clip if channels else layers.Reshape((frames, bands, 1))(clip)
     return layers.AveragePooling2D((2, 1))(image) if frames >= _MANY_FRAMES else image
 
 

@@ -16,7 +16,7 @@ from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.training import clip_length
 from audiosearch.lab.waveforms import load_clip
-from audiosearch.own.features import get_feature
+from audiosearch.own.features import channels_of, get_feature, levelled
 from audiosearch.storage import atomic_path, storage_errors
 
 __all__ = ["preview"]
@@ -36,6 +36,8 @@ def preview(
 ) -> list[Path]:
     """Write what training hears and sees of sounds of each class.
 
+    In stereo where the model hears left and right.
+
     Parameters
     ----------
     sounds : SoundSet
@@ -43,7 +45,7 @@ def preview(
     out : path-like
         Folder to make; it must not exist, or be empty.
     config : LabConfig, optional
-        Clip length, augmentations and seed.
+        Model, clip length, augmentations and seed.
     each : int
         How many sounds of each class.
     variants : int
@@ -53,7 +55,7 @@ def preview(
     -------
     list of Path
         For sound N ``N.wav`` as it is, ``N-V.wav`` as augmented, both brought to one level, and
-        ``N.png`` with the spectrograms, the original first.
+        ``N.png`` with the spectrograms, the original first; in stereo the right channel's below.
 
     Raises
     ------
@@ -77,7 +79,8 @@ def preview(
         folder.mkdir(parents=True, exist_ok=True)
     config = config or LabConfig()
     length = clip_length(sounds, config)
-    wave_of, mel_of = get_feature("waveform"), get_feature("log-mel")
+    channels = channels_of(config.spec.feature)
+    mel_of = get_feature("log-mel-stereo" if channels == 2 else "log-mel")
     random = np.random.default_rng(config.seed)
     written: list[Path] = []
     taken = dict.fromkeys(sounds.classes, 0)
@@ -88,17 +91,17 @@ def preview(
         if not wanting:
             continue
         try:
-            clip = load_clip(sound, length)
+            clip = load_clip(sound, length, channels=channels)
         except AudioError:
             continue  # training lists it
         for label in wanting:
             taken[label] += 1
         number += 1
-        wave, mel = wave_of.compute(clip), mel_of.compute(clip)
+        wave, mel = levelled(clip), mel_of.compute(clip)
         names = config.wanted_augmentations
         waves = _variants(random, wave, "waveform", behind, names, variants)
-        mels = _variants(random, mel, "log-mel", behind, names, variants)
-        behind = {"waveform": wave, "log-mel": mel}
+        mels = _variants(random, mel, mel_of.name, behind, names, variants)
+        behind = {"waveform": wave, mel_of.name: mel}
         files = [f"{number}.wav", *(f"{number}-{v}.wav" for v in range(1, variants + 1))]
         for name, values in zip(files, [wave, *waves], strict=True):
             written.append(_write_sound(folder / name, values))
@@ -127,9 +130,10 @@ def _variants(
 def _write_sound(path: Path, wave: np.ndarray) -> Path:
     import soundfile
 
+    channels = 1 if wave.ndim == 1 else wave.shape[1]
     with (
         atomic_path(path) as temporary,
-        soundfile.SoundFile(temporary, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as file,
+        soundfile.SoundFile(temporary, "w", SAMPLE_RATE, channels, "PCM_16", format="WAV") as file,
     ):
         for start in range(0, len(wave), _BLOCK):
             file.write(np.clip(wave[start : start + _BLOCK], -1, 1))
@@ -137,13 +141,20 @@ def _write_sound(path: Path, wave: np.ndarray) -> Path:
 
 
 def _draw(path: Path, title: str, mels: list[np.ndarray]) -> Path:
-    figure = import_figure()(figsize=(3 * len(mels), 2.6), layout="constrained")
+    sides = ("",) if mels[0].ndim == 2 else ("left", "right")
+    size = (3 * len(mels), 0.6 + 2 * len(sides))
+    figure = import_figure()(figsize=size, layout="constrained")
     # Escaped, so that a label is no formula.
     figure.suptitle(title.replace("$", r"\$"), fontsize="small")
     low, high = float(mels[0].min()), float(mels[0].max())
-    for axes, mel in zip(np.atleast_1d(figure.subplots(1, len(mels))), mels, strict=True):
+    places = figure.subplots(len(sides), len(mels), squeeze=False)
+    for (row, column), axes in np.ndenumerate(places):
+        mel = mels[column] if mels[column].ndim == 2 else mels[column][..., row]
         axes.imshow(mel.T, origin="lower", aspect="auto", vmin=low, vmax=high)
-        axes.set_xlabel("frames of 10 ms")
+        if row == len(sides) - 1:
+            axes.set_xlabel("frames of 10 ms")
+        if column == 0:
+            axes.set_ylabel(sides[row])
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     return path

@@ -47,9 +47,8 @@ class Scaling:
         count = 0
         for start in range(0, len(rows), AT_ONCE):
             values = self._pooled(features.take(rows[start : start + AT_ONCE])).astype(np.float64)
-            # Spectrograms by band and frames by value, over time; waveforms as a whole.
-            places = 1 if values.ndim == 2 else values.ndim - 1
-            axes = tuple(range(2 if config.spec.feature == "waveform" else places))
+            # Spectrograms by band and channel and frames by value, over time; waveforms as a whole.
+            axes = (0,) if values.ndim == 2 and config.spec.feature != "waveform" else (0, 1)
             total = total + values.sum(axis=axes)
             squares = squares + np.square(values).sum(axis=axes)
             count += math.prod(values.shape[axis] for axis in axes)

@@ -12,8 +12,15 @@ from audiosearch.own.waveforms import ClipLength
 __all__ = ["load_clip"]
 
 
-def load_clip(sound: LabelledSound, length: ClipLength) -> npt.NDArray[np.float32]:
-    """Decode the beginning of a sound, no more than is needed, to float32 (samples,).
+def load_clip(
+    sound: LabelledSound, length: ClipLength, *, channels: int = 1
+) -> npt.NDArray[np.float32]:
+    """Decode the beginning of a sound, no more than is needed.
+
+    Returns
+    -------
+    np.ndarray
+        Float32 (samples,), or (samples, 2) where `channels` is 2.
 
     Raises
     ------
@@ -21,7 +28,7 @@ def load_clip(sound: LabelledSound, length: ClipLength) -> npt.NDArray[np.float3
         When it cannot be read.
     """
     blocks, count = [], 0
-    for block in audio.stream(sound.path, start=sound.start, end=sound.end):
+    for block in audio.stream(sound.path, start=sound.start, end=sound.end, channels=channels):
         blocks.append(block)
         count += len(block)
         if count >= length.samples:

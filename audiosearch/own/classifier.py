@@ -45,6 +45,8 @@ class LabClassifier:
         A hash of all that its scores depend on beside the sound.
     length : ClipLength
         Of the windows that it hears.
+    channels : int
+        1 where it hears mono, 2 where it hears left and right.
 
     Raises
     ------
@@ -65,6 +67,7 @@ class LabClassifier:
         self.folder = Path(folder)
         self.length = ClipLength(**model.manifest["length"])
         self._feature = get_feature(str(model.manifest["feature"]["name"]))
+        self.channels = self._feature.channels
         if model.manifest["feature"]["identity"] != self._feature.identity:
             raise ModelError(
                 f"{name} was trained on another version of the feature '{self._feature.name}'. "
@@ -95,12 +98,12 @@ class LabClassifier:
             When it cannot be read.
         """
         listener = Listener(self)
-        for block in audio.stream(os.fspath(path)):
+        for block in audio.stream(os.fspath(path), channels=self.channels):
             listener.add(block)
         return listener.finish()
 
     def compute(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return the feature of a window."""
+        """Return the feature of a window, float32 (n,), or (n, 2) where it hears two channels."""
         return self._feature.compute(waveform)
 
 
@@ -163,17 +166,36 @@ class Listener:
     ----------
     classifier : LabClassifier
         Who hears.
+
+    Attributes
+    ----------
+    channels : int
+        How many channels it wants.
     """
 
     def __init__(self, classifier: LabClassifier) -> None:
         self._classifier = classifier
+        self.channels = classifier.channels
         self._windows = Windows(classifier.length)
         self._times: list[tuple[float, float]] = []
         self._held: list[npt.NDArray[np.float32]] = []
         self._scores: list[npt.NDArray[np.float32]] = []
 
     def add(self, block: npt.NDArray[np.float32]) -> None:
-        """Take the next samples, mono at 16 kHz."""
+        """Take the next samples at 16 kHz, float32: (n,), or (n, 2) where it hears two channels.
+
+        Raises
+        ------
+        InvalidArgumentError
+            When they have another number of channels.
+        """
+        if block.shape[1:] != ((2,) if self.channels == 2 else ()):
+            wanted = "left and right, (n, 2)" if self.channels == 2 else "mono, (n,)"
+            raise InvalidArgumentError(
+                f"The classifier {printable(os.fspath(self._classifier.folder))} hears {wanted}, "
+                f"and was given samples of the shape {block.shape}. Read the sound with "
+                f"audiosearch.audio.stream(..., channels={self.channels})."
+            )
         self._take(self._windows.add(block))
 
     def finish(self) -> Track:

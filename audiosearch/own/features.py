@@ -1,20 +1,26 @@
 """Features: what a model takes of a clip.
 
-============== ============================== =================================================
-name           shape for a clip of S seconds  what it is
-============== ============================== =================================================
-``lite``       (1 + (S - 0.96) / 0.48, 128)   embeddings of the bundled embedder
-``vggish``     the same                       embeddings of the real VGGish, where it is fetched
-``lite-trunk`` the same, 768 values           the bundled embedder's convolutional trunk
-``log-mel``    (100 S, 64)                    log-mel spectrogram, frames of 10 ms
-``image``      (96, 96)                       that as an 8-bit picture of one size
-``waveform``   (16000 S,)                     samples
-``librosa26``  (26,)                          means of chroma, RMS, spectral centroid, bandwidth,
-                                              roll-off, zero-crossing rate and 20 MFCC
-============== ============================== =================================================
+================== ============================ ====================================================
+name               shape for a clip of S seconds what it is
+================== ============================ ====================================================
+``lite``           (1 + (S - 0.96) / 0.48, 128) embeddings of the bundled embedder
+``vggish``         the same                     embeddings of the real VGGish, where it is fetched
+``lite-trunk``     the same, 768 values         the bundled embedder's convolutional trunk
+``log-mel``        (100 S, 64)                  log-mel spectrogram, frames of 10 ms
+``log-mel-stereo`` (100 S, 64, 2)               those of left and right
+``image``          (96, 96)                     the first as an 8-bit picture of one size
+``waveform``       (16000 S,)                   samples
+``librosa26``      (26,)                        means of chroma, RMS, spectral centroid, bandwidth,
+                                                roll-off, zero-crossing rate and 20 MFCC
+================== ============================ ====================================================
 
-Of ``lite-trunk``, ``log-mel``, ``image`` and ``waveform``, sounds are brought to one level first
-(RMS 0.1).
+Of all but ``lite``, ``vggish`` and ``librosa26``, sounds are brought to one level first (RMS 0.1):
+left and right together, so that it stays to be heard which is louder.
+
+``log-mel-stereo`` is of left and right, not of middle (their sum) and side (their difference): a
+spectrogram has no phase, so those of middle and side are the same whether a sound is on the left or
+on the right. What is in both channels in opposite phase, which mono does not hear, is heard like
+any other sound. What left and right do not tell is whether they are in phase.
 """
 
 from __future__ import annotations
@@ -38,8 +44,10 @@ __all__ = [
     "FEATURES",
     "LIBROSA26",
     "Feature",
+    "channels_of",
     "get_feature",
     "grey_levels",
+    "levelled",
     "log_mel_of_grey",
 ]
 
@@ -75,12 +83,16 @@ class Feature:
     identity : str
         What its values depend on beside the sound: other weights are another feature.
     compute : callable
-        Takes mono samples at 16 kHz, float32 (n,), and returns float32 values.
+        Takes samples at 16 kHz, float32 (n,), or (n, 2) where there are two channels, and returns
+        float32 values.
+    channels : int
+        1 where it is of mono, 2 where it is of left and right.
     """
 
     name: str
     identity: str
     compute: Callable[[Floats], Floats]
+    channels: int = 1
 
 
 def get_feature(name: str) -> Feature:
@@ -98,7 +110,12 @@ def get_feature(name: str) -> Feature:
     if name not in _MAKERS:
         raise InvalidArgumentError(f"feature must be one of {', '.join(FEATURES)}, not '{name}'.")
     identity, compute = _MAKERS[name]()
-    return Feature(name, f"{name} {_VERSION} {identity}", compute)
+    return Feature(name, f"{name} {_VERSION} {identity}", compute, channels_of(name))
+
+
+def channels_of(name: str) -> int:
+    """Return how many channels a feature is of, without loading what it needs."""
+    return _CHANNELS.get(name, 1)
 
 
 def _embedded(name: str) -> tuple[str, Callable[[Floats], Floats]]:
@@ -118,13 +135,20 @@ def _lite_trunk() -> tuple[str, Callable[[Floats], Floats]]:
 
 
 def _patches(waveform: Floats) -> Floats:
-    return np.concatenate([*frontend.patches(_level(waveform), hop=HOP)])
+    return np.concatenate([*frontend.patches(levelled(waveform), hop=HOP)])
 
 
 def _log_mel(waveform: Floats) -> Floats:
+    return _spectrogram(levelled(waveform))
+
+
+def _log_mel_stereo(waveform: Floats) -> Floats:
+    return np.stack([_spectrogram(side) for side in levelled(waveform).T], axis=-1)
+
+
+def _spectrogram(waveform: Floats) -> Floats:
     # A frame is 400 samples: what is shorter is followed by silence.
-    levelled = _level(waveform)
-    return frontend.log_mel(np.pad(levelled, (0, max(240, 400 - len(levelled)))))
+    return frontend.log_mel(np.pad(waveform, (0, max(240, 400 - len(waveform)))))
 
 
 def _image(waveform: Floats) -> Floats:
@@ -147,7 +171,8 @@ def log_mel_of_grey(grey: Floats) -> Floats:
     return np.asarray(grey * (_BRIGHT - _DARK) + _DARK, np.float32)
 
 
-def _level(waveform: Floats) -> Floats:
+def levelled(waveform: Floats) -> Floats:
+    """Return a waveform at one level, RMS 0.1; of (n, 2), both channels by one factor."""
     loudness = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
     return np.asarray(waveform * (_LEVEL / np.float32(max(loudness, 1e-5))), np.float32)
 
@@ -185,10 +210,13 @@ _MAKERS: dict[str, Callable[[], tuple[str, Callable[[Floats], Floats]]]] = {
     "vggish": functools.partial(_embedded, "vggish"),
     "lite-trunk": _lite_trunk,
     "log-mel": lambda: ("", _log_mel),
+    "log-mel-stereo": lambda: ("", _log_mel_stereo),
     "image": lambda: ("", _image),
-    "waveform": lambda: ("", _level),
+    "waveform": lambda: ("", levelled),
     "librosa26": _librosa26,
 }
+
+_CHANNELS = {"log-mel-stereo": 2}
 
 FEATURES = tuple(_MAKERS)
 

@@ -1,8 +1,9 @@
 """Sounds as waveforms of one length, which is what features are computed from.
 
-Any format, rate and number of channels: `audiosearch.audio` decodes to mono at 16 kHz. A sound that
-is shorter than the clip length is repeated until it fills it, or followed by silence; of a longer
-one, training takes the beginning, and prediction takes all of it in consecutive windows.
+Any format, rate and number of channels: `audiosearch.audio` decodes to 16 kHz, mono, or left and
+right where a feature wants both. A sound that is shorter than the clip length is repeated until it
+fills it, or followed by silence; of a longer one, training takes the beginning, and prediction
+takes all of it in consecutive windows.
 """
 
 from __future__ import annotations
@@ -62,12 +63,14 @@ class ClipLength:
         return asdict(self)
 
     def fill(self, waveform: Floats) -> Floats:
-        """Return a waveform of exactly this length: cut, repeated or padded."""
-        if len(waveform) >= self.samples:
+        """Return a waveform (n,) or (n, 2) of exactly this length: cut, repeated or padded."""
+        missing = self.samples - len(waveform)
+        if missing <= 0:
             return waveform[: self.samples]
         if self.short == "repeat":
-            return np.tile(waveform, -(-self.samples // len(waveform)))[: self.samples]
-        return np.pad(waveform, (0, self.samples - len(waveform)))
+            times = -(-self.samples // len(waveform))
+            return np.concatenate([waveform] * times)[: self.samples]
+        return np.pad(waveform, [(0, missing), *[(0, 0)] * (waveform.ndim - 1)])
 
 
 Window: TypeAlias = tuple[float, float, Floats]
@@ -89,7 +92,7 @@ class Windows:
         self._count = self._number = 0
 
     def add(self, block: Floats) -> Iterator[Window]:
-        """Take mono samples at 16 kHz, and yield the windows that they complete."""
+        """Take samples at 16 kHz, (n,) or (n, 2), and yield the windows that they complete."""
         self._held.append(block)
         self._count += len(block)
         if self._count < self._length.samples:
@@ -112,8 +115,8 @@ class Windows:
         return begin, begin + len(taken) / SAMPLE_RATE, self._length.fill(taken)
 
 
-def windows(path: str, length: ClipLength) -> Iterator[Window]:
-    """Yield the windows of a file; see `Windows`.
+def windows(path: str, length: ClipLength, *, channels: int = 1) -> Iterator[Window]:
+    """Yield the windows of a file, mono or stereo; see `Windows`.
 
     Raises
     ------
@@ -121,6 +124,6 @@ def windows(path: str, length: ClipLength) -> Iterator[Window]:
         When the file cannot be read.
     """
     cut = Windows(length)
-    for block in audio.stream(path):
+    for block in audio.stream(path, channels=channels):
         yield from cut.add(block)
     yield from cut.finish()
