@@ -283,7 +283,8 @@ def test_a_comparison_tells_what_stereo_is_worth(data, cache, tmp_path):
     assert best.model == "cnn-logmel-stereo"
     # Mono knows silence, which is out of phase; of the other two it can only guess one.
     assert best.accuracy > 0.9 > 0.7 > other.accuracy
-    assert (tmp_path / "out" / "report.html").exists()
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "waveform and spectrogram, left and right, of out of phase" in report
 
 
 def test_a_preview_in_stereo_keeps_sounds_where_they_are(data, invoke, tmp_path):

@@ -14,7 +14,9 @@ from audiosearch import frontend
 from audiosearch.audio import SAMPLE_RATE
 from audiosearch.classifier.plots import import_figure
 from audiosearch.errors import AudioError
+from audiosearch.lab.models import get_model
 from audiosearch.lab.waveforms import load_clip
+from audiosearch.own.features import channels_of
 from audiosearch.own.waveforms import ClipLength
 from audiosearch.storage import atomic_path
 
@@ -232,26 +234,35 @@ def _confusion(result: ModelResult, classes: Sequence[str]) -> str:
 
 def _examples(found: Comparison) -> str:
     parts = []
+    # Left and right where a model hears them.
+    channels = max(channels_of(get_model(each.model).feature) for each in found.results)
+    names = ("",) if channels == 1 else (", left", ", right")
     for label in found.sounds.classes[:_MOST_CLASSES]:
         sound = next((each for each in found.sounds.sounds if label in each.labels), None)
         if sound is None:
             continue
         try:
-            wave = load_clip(sound, ClipLength(_SHOWN_SECONDS, "pad"))
+            wave = load_clip(sound, ClipLength(_SHOWN_SECONDS, "pad"), channels=channels)
         except AudioError:
             continue
-        figure = import_figure()(figsize=(9, 1.8), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        left.plot(np.arange(len(wave))[::8] / SAMPLE_RATE, wave[::8], linewidth=0.4)
-        left.set(ylabel=_plain(label), xlim=(0, _SHOWN_SECONDS))
-        right.imshow(
-            frontend.log_mel(wave).T,
-            origin="lower",
-            aspect="auto",
-            extent=(0, _SHOWN_SECONDS, 0, frontend.MEL_BANDS),
-        )
-        right.set(ylabel="mel band")
-        parts.append(_svg(figure, f"waveform and spectrogram of {label}"))
+        waves = wave.reshape(len(wave), channels).T
+        mels = [frontend.log_mel(each) for each in waves]
+        figure = import_figure()(figsize=(9, 1.8 * channels), layout="constrained")
+        rows = figure.subplots(channels, 2, squeeze=False, sharey="col")
+        for (left, right), each, mel, name in zip(rows, waves, mels, names, strict=True):
+            left.plot(np.arange(len(each))[::8] / SAMPLE_RATE, each[::8], linewidth=0.4)
+            left.set(ylabel=_plain(label) + name, xlim=(0, _SHOWN_SECONDS))
+            right.imshow(
+                mel.T,
+                origin="lower",
+                aspect="auto",
+                extent=(0, _SHOWN_SECONDS, 0, frontend.MEL_BANDS),
+                vmin=min(map(np.min, mels)),
+                vmax=max(map(np.max, mels)),
+            )
+            right.set(ylabel="mel band")
+        what = "waveform and spectrogram" + (", left and right," if channels == 2 else "")
+        parts.append(_svg(figure, f"{what} of {label}"))
     return "".join(parts)
 
 
