@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,10 +18,13 @@ from test_own_classes import trained
 
 import audiosearch as aus
 from audiosearch.labels import load_labels
+from audiosearch.library.hits import Tag
 from audiosearch.library.library import Library
 from audiosearch.library.statistics import statistics
 from audiosearch.own.classifier import LabClassifier
+from audiosearch.query import Vocabulary, label_query, parse
 from audiosearch.server import create_app
+from audiosearch.server.present import matched_tags
 
 KINDS = {"my machine": "low", "the whistle": "high", "Noise": "noise"}
 OWN_MARK = '<abbr class="mine" title="A class of your own">own</abbr>'
@@ -125,6 +129,22 @@ def test_completion_says_that_a_class_is_the_users(library, client):
     assert noises[:2] == [("Noise", False), ("Noise", True)]
     listed = page(client, "/complete.json", q="the whis").get_json()["completions"]
     assert listed == [found.to_dict()]
+
+
+@pytest.mark.parametrize("name", ['the "big" one', "5” pipe", "C++", "a-b: c", "ключ"])
+def test_a_name_of_any_signs_can_be_asked_for(name):
+    vocabulary = Vocabulary(own_classes=["something else", name])
+    assert parse(label_query(name), vocabulary=vocabulary).classes == (528,)
+    found = [each for each in vocabulary.complete(name, count=60) if each.own]
+    assert (label_query(name), name) in [(each.text, each.label) for each in found]
+
+
+def test_of_two_classes_of_one_name_the_better_is_what_matched(library):
+    hit = first_of(library, "c-hiss")
+    assert hit.label == "Noise"
+    both = [Tag("Noise", "", 0.9), Tag("Noise", "/m/096m7z", 0.2)]
+    hit = dataclasses.replace(hit, why=[], tags=both)
+    assert [matched for _, matched in matched_tags(hit, "Noise")] == [True, False]
 
 
 def test_facets_find_what_they_count_also_under_a_name_that_two_classes_have(library, client):

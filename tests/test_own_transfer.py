@@ -19,6 +19,7 @@ from audiosearch.errors import DataError, InvalidArgumentError, LibraryMismatchE
 from audiosearch.library.library import Library
 from audiosearch.library.verification import verify
 from audiosearch.own.classifier import LabClassifier
+from audiosearch.server import create_app
 
 KINDS = {"my machine": "low", "the whistle": "high", "Noise": "noise"}
 FORMATS = ("csv", "jsonl", "parquet", "h5")
@@ -99,6 +100,23 @@ def test_a_file_brings_scores_without_their_classifier(master, classifier, recor
     assert (done.unchanged, done.updated) == (3, 0)
     assert aus.index(recordings, copy, workers=1).unchanged == 3, "the library has it now"
     assert own_of(copy) == own_of(master)
+
+
+def test_a_server_shows_scores_without_their_classifier(master, recordings, tmp_path):
+    aus.export(master, tmp_path / "all.jsonl")
+    aus.import_clips(tmp_path / "all.jsonl", tmp_path / "lib", mix_embedders=True)
+    with Library(tmp_path / "lib") as library:
+        app = create_app(library)
+        client = app.test_client()
+        assert "1: machines" in client.get("/about").get_data(as_text=True)
+        answer = client.get("/api/v1/search", query_string={"q": 'label:"my machine"'})
+        assert answer.get_json()["hits"][0]["tags"][0]["label"] == "my machine"
+        with (recordings / "a-low.wav").open("rb") as file:
+            sent = client.post("/api/v1/tag", data={"file": (file, "x.wav"), "top": "20"})
+        tags = sent.get_json()["tags"]
+        assert len(tags) == 20
+        assert all(tag["mid"] for tag in tags), "nothing more can be heard"
+        app.extensions["audiosearch"].close()
 
 
 def test_a_threshold_leaves_small_own_scores_out_but_not_that_they_were_heard(

@@ -35,6 +35,7 @@ from audiosearch.query import (
     PathFilter,
     Term,
     YearFilter,
+    label_query,
 )
 
 __all__ = ["FACET_CLIPS", "Facet", "FacetCounter", "Facets", "narrowed"]
@@ -287,7 +288,7 @@ def _class_piece(index: int, now: Snapshot) -> str:
     if index < CLASS_COUNT and name_key(name) in set(map(name_key, now.own)):
         # By its name it would be the user's.
         return f"label:{load_labels()[index].mid}"
-    return f'label:"{name}"'
+    return label_query(name)
 
 
 def _every(step: int, owners: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

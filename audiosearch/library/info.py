@@ -6,8 +6,6 @@ import contextlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from audiosearch.errors import printable
 from audiosearch.library.index_building import auto_factory
 from audiosearch.library.index_files import read_index_facts
@@ -16,8 +14,6 @@ from audiosearch.library.segments import Segment
 
 if TYPE_CHECKING:
     from audiosearch.library.library import Library
-    from audiosearch.library.own_classes import OwnClasses
-    from audiosearch.library.snapshot import Snapshot
 
 __all__ = ["LibraryInfo", "library_info"]
 
@@ -88,7 +84,7 @@ def library_info(library: Library) -> LibraryInfo:
         own_classifier_hashes=[each.sha256 for each in own.classifiers],
         scores_only=[each.name for each in own.classifiers if each.scores_only],
         own_classes=list(own.names),
-        unheard_clips=_unheard(own, now) if own.classifiers else 0,
+        unheard_clips=own.unheard(now),
         created=library.manifest["created"],
         updated=None if updated is None else iso_time(updated),
         segments=sum(isinstance(part.block, Segment) for part in now.parts),
@@ -96,15 +92,3 @@ def library_info(library: Library) -> LibraryInfo:
         recall_at_10=facts.recall_at_10 if facts else None,
         bytes=size,
     )
-
-
-def _unheard(own: OwnClasses, now: Snapshot) -> int:
-    """Return how many clips not all own classifiers have heard."""
-    count = 0
-    for part in now.parts:
-        rows = np.arange(part.block.rows)
-        if part.removed is not None:
-            rows = rows[part.removed.live]
-        heard = own.heard(part.block.clip_ids(rows), now.lengths["clips"])
-        count += len(rows) - int(heard.all(axis=0).sum())
-    return count

@@ -59,6 +59,7 @@ class OwnClasses:
         )
         self.names = tuple(name for each in self.classifiers for name in each.classes)
         self._by_key = {name_key(name): name for name in self.names}
+        self._unheard: tuple[int, int] | None = None
         self._kept: tuple[int, dict[int, tuple[Block, Block, OwnBlock]]] = (0, {})
 
     @property
@@ -78,6 +79,21 @@ class OwnClasses:
         """
         found = [each.heard(clips, stop) for each in self.classifiers]
         return np.array(found, np.bool_).reshape(len(found), len(clips))
+
+    def unheard(self, now: Snapshot) -> int:
+        """Return how many clips of a snapshot not all of the classifiers have heard."""
+        if not self.classifiers:
+            return 0
+        if self._unheard is None or self._unheard[0] != now.changes:
+            count = 0
+            for part in now.parts:
+                rows = np.arange(part.block.rows)
+                if part.removed is not None:
+                    rows = rows[part.removed.live]
+                heard = self.heard(part.block.clip_ids(rows), now.lengths["clips"])
+                count += len(rows) - int(heard.all(axis=0).sum())
+            self._unheard = now.changes, count
+        return self._unheard[1]
 
     def name_of(self, name: str) -> str | None:
         """Return an own class as it was called in training; None where there is none."""

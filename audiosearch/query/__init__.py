@@ -6,6 +6,7 @@
 from audiosearch.query.leaves import FIELDS
 from audiosearch.query.parsing import MAX_LENGTH, parse
 from audiosearch.query.thesaurus import THESAURUS, Thesaurus, read_thesaurus
+from audiosearch.query.tokens import label_query
 from audiosearch.query.tree import (
     All,
     Confirmed,
@@ -45,6 +46,7 @@ __all__ = [
     "Thesaurus",
     "Vocabulary",
     "YearFilter",
+    "label_query",
     "load_vocabulary",
     "parse",
     "read_thesaurus",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["FIELD", "Token", "Word", "plain", "tokenize", "words_of"]
+__all__ = ["FIELD", "Token", "Word", "label_query", "plain", "tokenize", "words_of"]
 
 FIELD = "field"
 """Kind of a field's name; a ``phrase``, a ``value`` or a ``quote`` follows it, or nothing does."""
@@ -89,3 +89,8 @@ def words_of(token: Token) -> list[Word]:
         if start < match.end():
             found.append(Word(token.text[start : match.end()], token.position + start))
     return found
+
+
+def label_query(name: str) -> str:
+    """Return the query that finds one class or label by its name, which may hold quotes."""
+    return f'label:"{" ".join(name.translate(_SAME).replace(chr(34), " ").split())}"'

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.labels import CLASS_COUNT, Labels, load_labels, name_key, normalize
 from audiosearch.query.thesaurus import Sense, Thesaurus, load_thesaurus
+from audiosearch.query.tokens import label_query
 from audiosearch.query.tree import Group, Term
 
 __all__ = ["Completion", "Vocabulary", "load_vocabulary"]
@@ -220,7 +221,7 @@ class Vocabulary:
             key = normalize(own) or own.casefold()
             # A word that finds a class goes on to do so.
             key = f"label {key}" if key in texts else key
-            texts[key] = Completion(f'label:"{own}"', own, own=True)
+            texts[key] = Completion(label_query(own), own, own=True)
         return texts
 
     def _nearness(self, key: str) -> float:

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from audiosearch.errors import printable
 from audiosearch.library.hits import Clip, Hit, Moment, Tag
+from audiosearch.query import label_query
 from audiosearch.server.resources import asset_version
 
 if TYPE_CHECKING:
@@ -167,7 +168,9 @@ def matched_tags(item: Hit | Clip, matched: str | None) -> list[tuple[Tag, bool]
     first = list(found.values())[:_MOST_MATCHED]
     shown = {_key(tag) for tag in first}
     rest = [tag for tag in item.tags if _key(tag) not in shown][: max(_TAGS - len(first), 2)]
-    return [(tag, True) for tag in first] + [(tag, tag.label == matched) for tag in rest]
+    # Of two classes of one name the better one matched.
+    named = next((tag for tag in rest if tag.label == matched), None)
+    return [(tag, True) for tag in first] + [(tag, tag is named) for tag in rest]
 
 
 def _key(tag: Tag) -> str:
@@ -212,7 +215,7 @@ def class_url(label: str, *, own: bool) -> str:
     """Return the same, of a class of the user's own where AudioSet may have one of that name."""
     if not own:
         return search_url(label)
-    return query_url(f'label:"{label}"')
+    return query_url(label_query(label))
 
 
 @functools.cache
