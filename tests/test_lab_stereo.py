@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from audiosearch.lab.waveforms import load_clip
 from audiosearch.own.classifier import LabClassifier, Listener
 from audiosearch.own.features import get_feature
 from audiosearch.own.waveforms import ClipLength, windows
+from audiosearch.server import create_app
+from audiosearch.server.state import state_of
 from audiosearch.tagging import TagRules, class_keys
 from audiosearch.tagging.batch import tag_batch
 
@@ -252,6 +255,21 @@ def test_a_library_hears_both_channels(classifier, tmp_path):
         for side in SIDES:
             hits = library.search(f'label:"{side}" score:>0.5').hits
             assert [Path(hit.recording).stem for hit in hits] == [side]
+
+
+def test_the_server_hears_both_channels(classifier, tmp_path):
+    path = write_stereo(tmp_path / "right.wav", placed("on the right", 80, seconds=2.0))
+    with aus.open_library(aus.shipped_library()) as library:
+        app = create_app(library, classifiers=[str(classifier)])
+        try:
+            form = {"file": (io.BytesIO(path.read_bytes()), "right.wav"), "top": "527"}
+            answer = app.test_client().post("/api/v1/tag", data=form)
+        finally:
+            state_of(app).close()
+    assert answer.status_code == 200
+    found = {tag["label"]: tag["score"] for tag in answer.json["tags"] if not tag["mid"]}
+    assert max(found, key=found.__getitem__) == "on the right"
+    assert found["on the right"] > 0.5
 
 
 def test_mono_and_stereo_classifiers_hear_one_file(classifier, data, cache, recording, tmp_path):
