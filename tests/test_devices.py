@@ -6,12 +6,9 @@ CPU: TensorFlow on two logical CPUs, JAX on two host devices, PyTorch in two pro
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,60 +16,21 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, Outcome, write_packed
+from conftest import Outcome, write_packed
+from device_fixtures import BACKENDS, COMMAND, TORCHRUN, TWO_CPUS, need, python
 
 from audiosearch.classifier.scorer import load_scorer
 from audiosearch.classifier.settings import TrainingConfig
 from audiosearch.classifier.training import train
 from audiosearch.errors import InvalidArgumentError
 
-BACKENDS = ("tensorflow", "jax", "torch")
 EPOCHS = 8
 CLIPS = 240
-# Without what is drawn on the devices, runs differ by rounding only.
+# Dropout is drawn on the devices; with all that, runs differ by rounding only.
 OPTIONS = (
     *("--epochs", str(EPOCHS), "--batch-size", "20", "--learning-rate", "0.01", "--ema", "0.5"),
-    *("--seed", "3", "--units", "32", "--dropout", "0", "--mixup", "0", "--snapshots", "1"),
+    *("--seed", "3", "--units", "32", "--dropout", "0.2", "--mixup", "0", "--snapshots", "1"),
 )
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-# TensorFlow has as many CPUs as it is told, from within the process only.
-TWO_CPUS = """
-import tensorflow as tf
-(cpu,) = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-"""
-COMMAND = """
-import sys
-from audiosearch.cli import main
-main(sys.argv[1:])
-"""
-
-
-def need(backend: str) -> None:
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"no {backend}: the package is not installed")
-
-
-def python(backend: str, *args: object, timeout: int = 300) -> subprocess.CompletedProcess[str]:
-    """Run Python with a backend on the CPU, where JAX has two devices."""
-    environment = os.environ | {
-        "KERAS_BACKEND": backend,
-        "CUDA_VISIBLE_DEVICES": "",
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "OMP_NUM_THREADS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    return subprocess.run(
-        [sys.executable, *map(str, args)],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
 
 
 def train_with(
@@ -224,7 +182,7 @@ def test_a_run_is_resumed_on_another_number_of_devices(
     runs: Callable[[str, int], tuple[Path, str]], data: Path, tmp_path: Path
 ) -> None:
     whole, _ = runs("jax", 1)
-    done = python("jax", "-c", RESUME, 0, 2, EPOCHS, data, tmp_path)
+    done = python("jax", "-c", RESUME, 0.2, 2, EPOCHS, data, tmp_path)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(losses(tmp_path / "stopped"), losses(whole), atol=1e-4)
     described = json.loads((tmp_path / "stopped" / "config.json").read_text(encoding="utf-8"))

@@ -2,9 +2,9 @@
 
 A step on several devices is the step that one device would make on the whole batch: each device
 takes an equal part of it, the loss is the mean over all clips, and so are the gradients. Batch
-normalisation takes its statistics from the whole batch, too ("synchronised"), with every backend,
-so that the number of devices changes how fast a run is and not what comes out of it, up to
-rounding and to what dropout draws.
+normalisation takes its statistics from the whole batch, too ("synchronised"), and dropout draws
+for the whole batch, with every backend (`audiosearch.classifier.device_layers`). So the number of
+devices changes how fast a run is and not what comes out of it, up to rounding.
 
 =============== ===============================================================================
 ``tensorflow``  ``tf.distribute.MirroredStrategy`` in one process
@@ -17,20 +17,28 @@ rounding and to what dropout draws.
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from audiosearch.classifier.device_layers import (
+    joined_normalization,
+    shared_dropout,
+    synchronized_normalization,
+)
 from audiosearch.classifier.network import import_keras
-from audiosearch.classifier.processes import Processes, join_processes, torchrun_launch
+from audiosearch.classifier.processes import (
+    Processes,
+    join_processes,
+    torchrun_launch,
+    torchrun_line,
+)
 from audiosearch.errors import InvalidArgumentError
 
-__all__ = ["Devices", "Step", "open_devices"]
+__all__ = ["Devices", "Step", "check_divisible", "has_gpu", "open_devices", "placed"]
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float32]
@@ -44,15 +52,23 @@ class Devices:
     ----------
     count : int
         How many there are.
+    kind : str
+        ``cpu``, or ``gpu`` for whatever else Keras finds.
     description : str
         How many of what, for the run's records.
     leads : bool
         Whether this process validates, writes and prints; only one of several does.
+    leads_here : bool
+        Whether it is the first one on its machine.
     """
 
     count = 1
     description = "1"
     leads = True
+    leads_here = True
+
+    def __init__(self, kind: str = "cpu") -> None:
+        self.kind = kind
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which the network is made, compiled and changed."""
@@ -61,6 +77,10 @@ class Devices:
     def layers(self) -> dict[str, Any]:
         """Return the layers, by their name in Keras, that must know of the other devices."""
         return {}
+
+    def replica(self, network: Any) -> Any:
+        """Return a copy of a network that trains on the devices; on a single one the network."""
+        return network
 
     def stepper(self, network: Any) -> Step:
         """Return the function that trains a compiled network on a batch.
@@ -81,9 +101,33 @@ class Devices:
         """Return a context that all processes leave together; see `Processes.agree`."""
         return contextlib.nullcontext()
 
+    def go_alone(self) -> None:
+        """Wait for no other process any more; see `Processes.go_alone`."""
+
+
+def has_gpu() -> bool:
+    """Return whether Keras finds a GPU, or another device that is no CPU."""
+    keras = import_keras()
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        return bool(torch.cuda.is_available() or torch.backends.mps.is_available())
+    if backend not in ("tensorflow", "jax"):
+        return False
+    return any(not name.startswith("cpu") for name in keras.distribution.list_devices())
+
+
+def placed(kind: str) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which Keras computes on the CPU, or on what it finds by itself."""
+    scope: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if kind == "cpu" and has_gpu():
+        scope = import_keras().device("cpu:0")
+    return scope
+
 
 @contextlib.contextmanager
-def open_devices(count: int | None, *, batch_size: int) -> Iterator[Devices]:
+def open_devices(count: int | None, *, batch_size: int, kind: str = "auto") -> Iterator[Devices]:
     """Take devices for a training, with the backend that Keras runs on.
 
     Parameters
@@ -92,6 +136,8 @@ def open_devices(count: int | None, *, batch_size: int) -> Iterator[Devices]:
         How many; where None, one, or under ``torchrun`` as many as it started processes.
     batch_size : int
         Clips a step, over all devices.
+    kind : str
+        ``cpu``, ``gpu``, or ``auto`` for GPUs where there are any.
 
     Raises
     ------
@@ -107,11 +153,7 @@ def open_devices(count: int | None, *, batch_size: int) -> Iterator[Devices]:
     wanted = started if count is None else count
     if wanted < 1:
         raise InvalidArgumentError(f"devices must be at least 1, not {wanted}.")
-    if batch_size % wanted:
-        raise InvalidArgumentError(
-            f"A batch of {batch_size} clips cannot be divided among {wanted} devices. Choose a "
-            f"--batch-size that is a multiple of {wanted}."
-        )
+    check_divisible(batch_size, wanted)
     if started > 1 and backend != "torch":
         raise InvalidArgumentError(
             f"torchrun starts processes of PyTorch, and Keras runs on {backend}. Set "
@@ -122,19 +164,26 @@ def open_devices(count: int | None, *, batch_size: int) -> Iterator[Devices]:
             f"torchrun started {started} processes, and --devices asks for {wanted}. Leave "
             "--devices out: it follows torchrun."
         )
+    gpu = has_gpu()
+    if kind == "gpu" and not gpu:
+        raise InvalidArgumentError(
+            "There is no GPU that Keras can use on this machine. Train with --device cpu."
+        )
+    kind = "gpu" if gpu and kind != "cpu" else "cpu"
     if wanted == 1:
-        yield _OneTorch() if backend == "torch" else Devices()
+        with placed(kind):
+            yield _OneTorch(kind) if backend == "torch" else Devices(kind)
     elif backend == "tensorflow":
-        yield _Mirrored(wanted)
+        yield _Mirrored(wanted, kind)
     elif backend == "jax":
-        yield _Sharded(wanted)
+        yield _Sharded(wanted, kind)
     elif launch:
-        with join_processes(launch) as processes:
-            yield _Joined(processes)
+        with placed(kind), join_processes(launch, gpu=kind == "gpu") as processes:
+            yield _Joined(processes, kind)
     elif backend == "torch":
         raise InvalidArgumentError(
             "PyTorch trains on several devices with a process for each. Start them so: "
-            f"{_torchrun_line(wanted)}"
+            f"{torchrun_line(wanted)}"
         )
     else:
         raise InvalidArgumentError(
@@ -143,43 +192,72 @@ def open_devices(count: int | None, *, batch_size: int) -> Iterator[Devices]:
         )
 
 
-class _Mirrored(Devices):
+def check_divisible(batch_size: int, count: int) -> None:
+    """Make sure that a batch can be shared equally.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When it cannot.
+    """
+    if batch_size % count:
+        raise InvalidArgumentError(
+            f"A batch of {batch_size} clips cannot be divided among {count} devices. Choose a "
+            f"--batch-size that is a multiple of {count}."
+        )
+
+
+class _Several(Devices):
+    """More than one device."""
+
+    def replica(self, network: Any) -> Any:
+        """Copy a network, with the layers that must know of the other devices."""
+        keras, own = import_keras(), self.layers()
+
+        def copied(layer: Any) -> Any:
+            config = layer.get_config()
+            kind = own.get(type(layer).__name__, type(layer))
+            # Its weights are those of the layer, whatever it begins with.
+            begins = {name: "zeros" for name in config if name.endswith("_initializer")}
+            copy = kind.from_config(config | begins)
+            if hasattr(layer, "seed_generator"):
+                state = keras.ops.convert_to_numpy(layer.seed_generator.state)
+                copy.seed_generator.state.assign(state)
+            return copy
+
+        with self.scope():
+            copy = keras.models.clone_model(network, clone_function=copied, recursive=True)
+            copy.set_weights(network.get_weights())
+        return copy
+
+
+class _Mirrored(_Several):
     """Replicas of the network in TensorFlow: GPUs, or logical CPUs where there is no GPU."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, kind: str) -> None:
         import tensorflow as tf
 
-        config = tf.config
-        found = config.list_logical_devices("GPU") or config.list_logical_devices("CPU")
+        super().__init__(kind)
+        found = tf.config.list_logical_devices(kind.upper())
         _check_enough(count, [device.name for device in found])
         self.count = count
         self.description = f"{count} x {found[0].device_type}"
-        self._strategy = tf.distribute.MirroredStrategy([d.name for d in found[:count]])
+        self._strategy = _mirrored_strategy(tuple(device.name for device in found[:count]))
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         scope: contextlib.AbstractContextManager[Any] = self._strategy.scope()
         return scope
 
     def layers(self) -> dict[str, Any]:
-        import keras
         import tensorflow as tf
 
-        class Normalization(keras.layers.BatchNormalization):
-            def __init__(self, **options: Any) -> None:
-                super().__init__(synchronized=True, **options)
+        def replica() -> Any:
+            return tf.distribute.get_replica_context().replica_id_in_sync_group
 
-        class Dropout(keras.layers.Dropout):
-            """Drops other values in each replica; Keras's own drops the same in all."""
-
-            def call(self, inputs: Any, training: bool = False) -> Any:
-                if not training or not self.rate:
-                    return inputs
-                replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-                seed = tf.cast(self.seed_generator.next(), "int64")
-                seed += tf.stack([tf.cast(0, "int64"), tf.cast(replica, "int64") * 2**32])
-                return tf.nn.experimental.stateless_dropout(inputs, rate=self.rate, seed=seed)
-
-        return {"BatchNormalization": Normalization, "Dropout": Dropout}
+        return {
+            "BatchNormalization": synchronized_normalization(),
+            "Dropout": shared_dropout(self.count, replica),
+        }
 
     def stepper(self, network: Any) -> Step:
         import tensorflow as tf
@@ -208,12 +286,24 @@ class _Mirrored(Devices):
         return self._strategy.experimental_distribute_values_from_function(part)
 
 
-class _Sharded(Devices):
+@functools.cache
+def _mirrored_strategy(names: tuple[str, ...]) -> Any:
+    """Return the strategy for these devices, one and the same for all trainings of a process.
+
+    What a second one sends would be taken for what the first one sends.
+    """
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(list(names))
+
+
+class _Sharded(_Several):
     """JAX: each array's batch axis is divided among the devices, and XLA does the rest."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, kind: str) -> None:
+        super().__init__(kind)
         distribution = import_keras().distribution
-        names = distribution.list_devices()
+        names = distribution.list_devices("cpu" if kind == "cpu" else None)
         _check_enough(count, names)
         self.count = count
         self.description = f"{count} x {names[0].partition(':')[0]}"
@@ -235,50 +325,24 @@ class _OneTorch(Devices):
     """One device in PyTorch, whose dropout draws from a generator that no checkpoint holds."""
 
     def start_epoch(self, seed: int, epoch: int) -> None:
-        _seed_torch(seed, epoch, 0)
+        _seed_torch(seed, epoch)
 
 
-class _Joined(Devices):
+class _Joined(_Several):
     """PyTorch: this process's device, and the other processes."""
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, kind: str) -> None:
+        super().__init__(kind)
         self.count = processes.count
         self.description = f"{processes.count} x {processes.device}"
-        self.leads = processes.leads
+        self.leads, self.leads_here = processes.leads, processes.leads_here
         self._processes = processes
 
     def layers(self) -> dict[str, Any]:
-        import keras
-
-        processes = self._processes
-
-        class Normalization(keras.layers.BatchNormalization):
-            """Normalises by the whole batch; Keras has that for TensorFlow only."""
-
-            def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-                if not training or not self.trainable:
-                    return super().call(inputs, training=training, mask=mask)
-                values = keras.ops.cast(inputs, "float32")
-                axes = [axis for axis in range(values.ndim) if axis != self.axis % values.ndim]
-                mean, variance = processes.moments(values, axes)
-                for average, found in (
-                    (self.moving_mean, mean),
-                    (self.moving_variance, variance),
-                ):
-                    kept = average.value * self.momentum
-                    average.assign(kept + found.detach() * (1 - self.momentum))
-                normal = keras.ops.batch_normalization(
-                    values,
-                    mean,
-                    variance,
-                    axis=self.axis,
-                    offset=self.beta,
-                    scale=self.gamma,
-                    epsilon=self.epsilon,
-                )
-                return keras.ops.cast(normal, self.compute_dtype)
-
-        return {"BatchNormalization": Normalization}
+        return {
+            "BatchNormalization": joined_normalization(self._processes),
+            "Dropout": shared_dropout(self.count, lambda: self._processes.rank),
+        }
 
     def stepper(self, network: Any) -> Step:
         import torch
@@ -306,7 +370,8 @@ class _Joined(Devices):
         return step
 
     def start_epoch(self, seed: int, epoch: int) -> None:
-        _seed_torch(seed, epoch, self._processes.rank)
+        # All processes draw for the whole batch.
+        _seed_torch(seed, epoch)
 
     def lead(self, function: Callable[[], T]) -> T:
         return self._processes.lead(function)
@@ -314,12 +379,15 @@ class _Joined(Devices):
     def agree(self) -> contextlib.AbstractContextManager[None]:
         return self._processes.agree()
 
+    def go_alone(self) -> None:
+        self._processes.go_alone()
 
-def _seed_torch(seed: int, epoch: int, rank: int) -> None:
-    """Seed what dropout draws from, differently in each process."""
+
+def _seed_torch(seed: int, epoch: int) -> None:
+    """Seed what dropout draws from."""
     import torch
 
-    (number,) = np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)
+    (number,) = np.random.SeedSequence([seed, epoch, 0]).generate_state(1, np.uint64)
     torch.manual_seed(int(number) >> 1)
 
 
@@ -329,13 +397,3 @@ def _check_enough(count: int, found: Sequence[str]) -> None:
         raise InvalidArgumentError(
             f"There {there} ({', '.join(found)}), and --devices asks for {count}."
         )
-
-
-def _torchrun_line(count: int) -> str:
-    """Return this command as torchrun would start it."""
-    program, *arguments = sys.argv
-    start = [program]
-    if Path(program).stem in ("audiosearch", "__main__"):
-        start = ["-m", "audiosearch"]
-    options = ["--standalone", "--nproc-per-node", str(count)]
-    return shlex.join(["torchrun", *options, *start, *arguments])

@@ -23,19 +23,22 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from audiosearch.errors import InvalidArgumentError, OtherProcessError
 
-__all__ = ["Launch", "Processes", "join_processes", "torchrun_launch"]
+__all__ = ["Launch", "Processes", "join_processes", "torchrun_launch", "torchrun_line"]
 
 T = TypeVar("T")
 
-# How long the others wait while the first process validates and writes. A process that ended is
-# noticed at once.
-_PATIENCE = datetime.timedelta(hours=2)
+# How long the others wait while one computes features, validates or writes. A process that ended
+# is noticed at once.
+_PATIENCE = datetime.timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,18 @@ def torchrun_launch() -> Launch | None:
         ) from None
 
 
+def torchrun_line(count: int) -> str:
+    """Return this command as torchrun would start it."""
+    program, *arguments = sys.argv
+    start = [program]
+    if Path(program).stem in ("audiosearch", "__main__"):
+        start = ["-m", "audiosearch"]
+    options = ["--standalone", "--nproc-per-node", str(count)]
+    return shlex.join(["torchrun", *options, *start, *arguments])
+
+
 @contextlib.contextmanager
-def join_processes(launch: Launch) -> Iterator[Processes]:
+def join_processes(launch: Launch, *, gpu: bool = True) -> Iterator[Processes]:
     """Meet the other processes, and part from them in the end.
 
     With CUDA each process takes the GPU of its local rank and talks over NCCL, otherwise it
@@ -88,6 +101,8 @@ def join_processes(launch: Launch) -> Iterator[Processes]:
     ----------
     launch : Launch
         Which process this is.
+    gpu : bool
+        Whether CUDA is used where there is any.
 
     Raises
     ------
@@ -97,7 +112,7 @@ def join_processes(launch: Launch) -> Iterator[Processes]:
     import torch
     from torch import distributed
 
-    cuda = torch.cuda.is_available()
+    cuda = gpu and torch.cuda.is_available()
     if cuda:
         if launch.local_rank >= torch.cuda.device_count():
             raise InvalidArgumentError(
@@ -108,9 +123,10 @@ def join_processes(launch: Launch) -> Iterator[Processes]:
     own = not distributed.is_initialized()
     if own:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
-    yield Processes(launch, "cuda" if cuda else "cpu")
+    processes = Processes(launch, "cuda" if cuda else "cpu")
+    yield processes
     # Not after an error: NCCL would wait for processes that have ended.
-    if own:
+    if own and not processes.is_alone:
         # None leaves while another still waits for its last word; one that ended says so itself.
         with contextlib.suppress(RuntimeError):
             distributed.barrier()
@@ -122,16 +138,38 @@ class Processes:
 
     Its methods that average, lead or agree must be called by all processes in the same order.
     They raise `OtherProcessError` where another process has ended.
+
+    Attributes
+    ----------
+    rank, count : int
+        The number of this process among all, from 0, and how many there are.
+    device : str
+        What each of them computes on, ``cpu`` or ``cuda``.
+    is_alone : bool
+        Whether it waits for no other any more; see `go_alone`.
     """
 
     def __init__(self, launch: Launch, device: str) -> None:
         self.rank, self.count, self.device = launch.rank, launch.count, device
+        self.is_alone = False
         self._local_rank = launch.local_rank
 
     @property
     def leads(self) -> bool:
         """Whether this is the first process, which validates, writes and prints."""
         return self.rank == 0
+
+    @property
+    def leads_here(self) -> bool:
+        """Whether this is the first process on its machine."""
+        return self._local_rank == 0
+
+    def go_alone(self) -> None:
+        """Wait for no other process any more, after an interruption that ends them too.
+
+        From then on `lead` and `agree` concern this process only, and nothing can be averaged.
+        """
+        self.is_alone = True
 
     def part(self, batch: Any) -> Any:
         """Return this process's part of a batch (list, array or tensor) that all have drawn.
@@ -196,6 +234,8 @@ class Processes:
         """
         from torch import distributed
 
+        if self.is_alone:
+            return function()
         failure: Exception | None = None
         answer: list[Any] = [None, None]
         if self.leads:
@@ -226,6 +266,10 @@ class Processes:
             yield
         except Exception as error:
             failure = error
+        if self.is_alone:
+            if failure is not None:
+                raise failure
+            return
         told: list[str | None] = [None] * self.count
         with self.connected():
             distributed.all_gather_object(told, failure and _sentence(failure))

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -174,7 +175,9 @@ class RunFolder:
     def close(self) -> None:
         """Close the TensorBoard file."""
         if self._events is not None:
-            self._events.close()
+            # Whatever could not be written was said when it was recorded.
+            with contextlib.suppress(Exception):
+                self._events.close()
             self._events = None
 
     def _record_event(self, result: Any) -> None:
@@ -184,17 +187,23 @@ class RunFolder:
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ImportError:
             return
-        if self._events is None:
-            self._events = EventFileWriter(str(self.path))
         values = [
             Summary.Value(tag=name, simple_value=value)
             for name, value in asdict(result).items()
             if name != "epoch" and value is not None
         ]
-        self._events.add_event(
-            Event(wall_time=time.time(), step=result.epoch, summary=Summary(value=values))
-        )
-        self._events.flush()
+        event = Event(wall_time=time.time(), step=result.epoch, summary=Summary(value=values))
+        try:
+            if self._events is None:
+                self._events = EventFileWriter(str(self.path))
+            self._events.add_event(event)
+            self._events.flush()
+        except Exception as error:  # OSError, or TensorFlow's own where that is installed
+            why = "The disk is full: " if "No space left" in str(error) else ""
+            raise StorageError(
+                f"{why}{self._name}: the events for TensorBoard could not be written. Free some "
+                "space, or choose another folder, and run the same command again."
+            ) from error
 
 
 def environment(devices: str) -> dict[str, str]:

@@ -83,9 +83,9 @@ def train(
         an uninterrupted run.
     devices : int, optional
         On how many devices each step runs, which must divide the batch; one where None, or as many
-        as ``torchrun`` started processes. The result is that of one device, up to rounding and to
-        what dropout draws, so that a run may be resumed on another number. Under ``torchrun`` all
-        processes get the result, but only the first one writes and calls `on_epoch` and `on_step`.
+        as ``torchrun`` started processes. The result is that of one device, up to rounding, so
+        that a run may be resumed on another number. Under ``torchrun`` all processes get the
+        result, but only the first one writes and calls `on_epoch` and `on_step`.
     on_epoch : callable, optional
         Called with each `EpochResult`.
     on_step : callable, optional

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audiosearch.cli.failures import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, interrupted
+from audiosearch.cli.launching import devices_option, leads
 from audiosearch.cli.output import clock
 from audiosearch.errors import OtherProcessError
 
@@ -67,13 +68,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     help="Distil this classifier into the new one; give it several times for an ensemble.",
 )
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
-@click.option(
-    "--devices",
-    type=click.IntRange(min=1),
-    metavar="N",
-    show_default="1",
-    help="On how many devices each step runs; one, or under torchrun all of its processes.",
-)
+@devices_option
 @click.option("--epochs", type=click.IntRange(min=1), default=32, help="How many epochs.")
 @click.option("--batch-size", type=click.IntRange(min=2), default=256, help="Clips a step.")
 @click.option(
@@ -252,12 +247,12 @@ def command(
         # The process that failed says why, once.
         return EXIT_FAILED
     except KeyboardInterrupt:
-        if not _leads():
+        if not leads():
             return EXIT_INTERRUPTED
         return interrupted(
             f"Interrupted. The best epoch so far is kept in {out}; --resume goes on."
         )
-    if not _leads():
+    if not leads():
         return EXIT_OK
     click.echo(
         f"Best epoch: {run.best.epoch}, validation mAP {run.best.validation_mAP:.4f}. "
@@ -265,14 +260,6 @@ def command(
         f"Written to {run.folder}."
     )
     return EXIT_OK
-
-
-def _leads() -> bool:
-    """Tell whether this is the process that prints; torchrun starts others beside it."""
-    from audiosearch.classifier.processes import torchrun_launch
-
-    launch = torchrun_launch()
-    return launch is None or launch.rank == 0
 
 
 def _epoch_line(result: EpochResult, epochs: int) -> str:
