@@ -157,7 +157,7 @@ def runs_by_itself(words: list[str]) -> bool:
     """Tell whether a command ends by itself, within seconds, without network or TensorFlow."""
     if words[1] in ("demo", "serve"):
         return "--get" in words
-    if "--watch" in words:
+    if "--watch" in words or "--devices" in words:
         return False
     fetched = any(word.startswith("vggish") for word in words)
     return words[1] not in ("train", "import-weights") and not fetched
@@ -191,7 +191,7 @@ def test_the_examples_run(
     document: str, playground: Path, command_environment: dict[str, str]
 ) -> None:
     for line in fenced_lines(document):
-        if line.startswith("docker ") or not commands_in(line):
+        if line.startswith("docker ") or "torchrun " in line or not commands_in(line):
             continue
         if not all(runs_by_itself(words) for words in commands_in(line)):
             continue

@@ -175,6 +175,33 @@ def test_training_stops_early_and_keeps_the_best_epoch(folders, cache, tmp_path)
     assert len(losses) - run.best == 2
 
 
+def test_the_command_says_which_epoch_is_kept(folders, cache, tmp_path, invoke):
+    command = ("lab", "train", folders, "--model", "mlp-lite", "--cache", cache)
+    early = invoke(
+        *(*command, "--out", tmp_path / "early", "--epochs", 30, "--patience", 2),
+        *("--learning-rate", 0.3, "--validation", 0.3),
+    )
+    assert early.code == 0
+    manifest = json.loads((tmp_path / "early" / "classifier.json").read_text(encoding="utf-8"))
+    line = "Stopped early: 2 epochs brought no better validation loss. "
+    assert line + f"Epoch {manifest['epoch']} is kept." in early.out
+    whole = invoke(*command, "--out", tmp_path / "whole", "--epochs", 2, "--validation", 0)
+    assert "\nEpoch 2 is kept.\n" in whole.out
+
+
+def test_a_training_that_was_stopped_goes_on_on_any_device(folders, cache, tmp_path):
+    sounds, out = read_sounds(folders), tmp_path / "out"
+    config = LabConfig(model="mlp-lite", epochs=2, device="cpu")
+
+    def stop(epoch):
+        raise KeyboardInterrupt
+
+    train_lab(sounds, out, config=config, cache=cache, on_epoch=stop)
+    other = LabConfig(model="mlp-lite", epochs=2)
+    run = train_lab(sounds, out, config=other, cache=cache, resume=True)
+    assert len(run.epochs) == 2
+
+
 def test_sounds_with_several_classes_are_learned_class_by_class(tmp_path, cache):
     lines = ["path,labels"]
     for number in range(8):
@@ -288,7 +315,12 @@ def test_sets_that_cannot_be_learned_are_refused(tmp_path, cache):
         {"batch_size": 1},
         {"short": "stretch"},
         {"mixup": -1},
+        {"mixup": float("inf")},
         {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"patience": 3, "validation": 0.0},
     ],
 )
 def test_settings_that_cannot_be_are_refused(options):

@@ -50,6 +50,12 @@ __all__ = ["command"]
     show_default="one a core; 1 on a GPU",
     help="So many trainings of networks at once, in processes of their own.",
 )
+@click.option(
+    "--devices",
+    metavar="NAME,...",
+    show_default="none",
+    help="In the end, take the time of an epoch of each network on these, of cpu and gpu.",
+)
 @split_options
 @fitting_options
 @json_option
@@ -59,6 +65,7 @@ def command(
     out: Path,
     seeds: int,
     jobs: int | None,
+    devices: str | None,
     split: str,
     folds: int,
     optimistic: bool,
@@ -86,7 +93,7 @@ def command(
     with SoundProgress() as progress:
         found = compare(
             sounds,
-            [name.strip() for name in models.split(",") if name.strip()],
+            _names(models),
             out,
             config=LabConfig(**options),
             split=split,
@@ -94,6 +101,7 @@ def command(
             optimistic=optimistic,
             seeds=range(seeds),
             jobs=jobs,
+            devices=_names(devices or ""),
             cache=cache,
             track=track,
             on_sound=progress,
@@ -112,7 +120,14 @@ def command(
             f"{each.model:<{width}}  accuracy {each.accuracy:.3f} ({low:.3f} to {high:.3f})  "
             f"macro F1 {each.measures.macro_f1:.3f}  training {each.train_seconds:,.0f} s{mark}"
         )
+    if found.epoch_times is not None:
+        for line in found.epoch_times.lines():
+            click.echo(line)
     click.echo(found.advice)
     click.echo(f"Report: {one_line(str(found.folder / 'report.html'))}")
     show_skipped(found.sounds.skipped)
     return code
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

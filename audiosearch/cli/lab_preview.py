@@ -25,7 +25,9 @@ __all__ = ["command"]
 )
 @click.option("--each", type=click.IntRange(min=1), default=1, help="Sounds of each class.")
 @click.option("--variants", type=click.IntRange(min=1), default=3, help="Variants of each sound.")
-@click.option("--seed", type=int, default=0, help="Seed of everything random.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Seed of everything random."
+)
 @click.option(
     "--stereo", is_flag=True, help="Keep left and right apart, as cnn-logmel-stereo hears them."
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audiosearch.cli.failures import EXIT_INTERRUPTED, EXIT_OK, EXIT_SKIPPED
+from audiosearch.cli.failures import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SKIPPED
 from audiosearch.cli.lab_options import (
     SoundProgress,
     data_argument,
@@ -16,7 +16,9 @@ from audiosearch.cli.lab_options import (
     read_data,
     show_skipped,
 )
+from audiosearch.cli.launching import devices_option, is_joined, leads
 from audiosearch.cli.output import clock, count, one_line, warn
+from audiosearch.errors import OtherProcessError
 
 if TYPE_CHECKING:
     from audiosearch.lab.fits import LabEpoch
@@ -72,13 +74,17 @@ __all__ = ["command"]
     default=0,
     help="Stop after so many epochs without a better validation loss; 0 for never.",
 )
-@click.option("--seed", type=int, default=0, help="Seed of everything random.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Seed of everything random."
+)
+@devices_option
 @fitting_options
 def command(
     data: Path | None,
     model: str,
     out: Path,
     resume: bool,
+    devices: int | None,
     cache: Path | None,
     track: tuple[str, ...],
     **options: Any,
@@ -88,27 +94,43 @@ def command(
     DIR gets the classifier (ONNX), its manifest and a model card; `lab predict DIR` takes it.
     Ctrl-C ends the training and keeps the best epoch so far. Exit code 3 says that sounds were
     left out.
+
+    Several devices are GPUs of this machine. With PyTorch torchrun starts a process for each, on
+    one machine or several: torchrun --standalone --nproc-per-node 2 -m audiosearch lab train ...
     """
     quiet_keras()
     from audiosearch.lab import LabConfig, train_lab
 
     sounds = read_data(data, options)
     config = LabConfig(model=model, **options)
-    with SoundProgress() as progress:
-        run = train_lab(
-            sounds,
-            out,
-            config=config,
-            cache=cache,
-            track=track,
-            resume=resume,
-            on_sound=progress,
-            on_epoch=lambda epoch: click.echo(_epoch_line(epoch, config.wanted_epochs)),
-        )
+    try:
+        with SoundProgress() as progress:
+            run = train_lab(
+                sounds,
+                out,
+                config=config,
+                cache=cache,
+                track=track,
+                resume=resume,
+                devices=devices,
+                on_sound=progress,
+                on_epoch=lambda epoch: click.echo(_epoch_line(epoch, config.wanted_epochs)),
+            )
+    except OtherProcessError:
+        # The process that failed says why, once.
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        if not leads():
+            return EXIT_INTERRUPTED
+        raise
+    if not leads():
+        return EXIT_OK
     click.echo(
         f"{model}: trained on {count(run.train, 'sound')} of "
         f"{count(len(run.sounds.classes), 'class', 'classes')}."
     )
+    if run.epochs and not run.interrupted:
+        click.echo(_kept_line(run.best, len(run.epochs), config.wanted_epochs))
     if run.measures is not None:
         click.echo(
             f"On {count(run.validation, 'sound')} held out: accuracy {run.measures.accuracy:.3f}, "
@@ -119,7 +141,16 @@ def command(
     if run.interrupted:
         warn(f"Interrupted: epoch {run.best} is kept. The same command with --resume goes on.")
         return EXIT_INTERRUPTED
-    return EXIT_SKIPPED if run.sounds.skipped else EXIT_OK
+    # To torchrun, whatever is not 0 is a failure.
+    return EXIT_SKIPPED if run.sounds.skipped and not is_joined() else EXIT_OK
+
+
+def _kept_line(best: int, done: int, wanted: int) -> str:
+    line = f"Epoch {best} is kept."
+    if done < wanted:
+        after = count(done - best, "epoch")
+        line = f"Stopped early: {after} brought no better validation loss. {line}"
+    return line
 
 
 def _epoch_line(epoch: LabEpoch, epochs: int) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from audiosearch.errors import printable
 from audiosearch.storage import atomic_path
 
-__all__ = ["write_card"]
+__all__ = ["CARD_NAME", "write_card"]
 
-_NAME = "MODEL_CARD.md"
+CARD_NAME = "MODEL_CARD.md"
 _LIMITS = (
     "It knows the classes above and nothing else: a sound of none of them gets a class all the "
     "same, unless sounds may have several or none. Scores are no probabilities. Other "
@@ -26,7 +26,7 @@ def write_card(folder: Path, manifest: dict[str, Any]) -> None:
     StorageError
         When it cannot be written.
     """
-    with atomic_path(folder / _NAME) as temporary:
+    with atomic_path(folder / CARD_NAME) as temporary:
         temporary.write_text(_text(folder.name, manifest), encoding="utf-8")
 
 

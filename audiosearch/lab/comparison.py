@@ -20,8 +20,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.errors import InvalidArgumentError, StorageError, printable
+from audiosearch.errors import InvalidArgumentError
+from audiosearch.lab.devices import refuse_processes
+from audiosearch.lab.epoch_times import (
+    EpochTimes,
+    check_device_names,
+    seconds_per_epoch,
+    usable_devices,
+)
 from audiosearch.lab.feature_cache import FeatureCache, FeatureSet
+from audiosearch.lab.folders import new_folder
 from audiosearch.lab.inspection import find_copies
 from audiosearch.lab.measures import accuracy_interval, measure
 from audiosearch.lab.models import ModelSpec, get_model
@@ -42,7 +50,7 @@ from audiosearch.lab.trials import (
 from audiosearch.lab.usage import combined
 from audiosearch.own.features import get_feature
 from audiosearch.own.waveforms import ClipLength
-from audiosearch.storage import storage_errors, write_json
+from audiosearch.storage import write_json
 from audiosearch.version import __version__
 
 __all__ = ["Comparison", "compare"]
@@ -72,6 +80,8 @@ class Comparison:
         What hangs together, and so is right or wrong together.
     untested : tuple of str
         Models that are not tested yet; in the report of a comparison that was stopped.
+    epoch_times : EpochTimes or None
+        How long an epoch takes on the devices that were asked for.
     """
 
     folder: Path
@@ -81,6 +91,7 @@ class Comparison:
     results: tuple[ModelResult, ...]
     groups: npt.NDArray[np.int64]
     untested: tuple[str, ...] = ()
+    epoch_times: EpochTimes | None = None
 
     @property
     def advice(self) -> str:
@@ -128,6 +139,7 @@ class Comparison:
                 for each in self.results
             ],
             "untested": list(self.untested),
+            "epoch_times": None if self.epoch_times is None else self.epoch_times.to_dict(),
             "skipped": [list(each) for each in self.sounds.skipped],
         }
 
@@ -143,6 +155,7 @@ def compare(
     optimistic: bool = False,
     seeds: Sequence[int] = (0,),
     jobs: int | None = None,
+    devices: Sequence[str] = (),
     cache: str | os.PathLike[str] | None = None,
     track: Sequence[str] = (),
     on_sound: Callable[[int, int], None] | None = None,
@@ -170,6 +183,9 @@ def compare(
     jobs : int, optional
         How many trainings of networks run at once, each in a process of its own; where None, one a
         core, or one alone where a GPU trains.
+    devices : sequence of str
+        Of ``cpu`` and ``gpu``: in the end, take the time of an epoch of each network on each of
+        these; one that is not there is said and left out.
     cache : path-like, optional
         Folder for features.
     track : sequence of str
@@ -184,7 +200,7 @@ def compare(
     DataError
         When the sounds are too few, or training diverges.
     InvalidArgumentError
-        When there is no such model, or the split would not be honest.
+        When there is no such model or device, or the split would not be honest.
     MissingDependencyError
         When a package is not installed.
     OtherProcessError
@@ -194,21 +210,17 @@ def compare(
     """
     if not models or not seeds:
         raise InvalidArgumentError("Name at least one model and one seed.")
+    refuse_processes("A comparison")
     specs = [get_model(name) for name in dict.fromkeys(models)]
     config = replace(config or LabConfig(), validation=0.0, patience=0)
     job_count(jobs, config, 0)
+    devices = check_device_names(devices)
     check_trackers(track)
     sounds.check_trainable()
-    folder = Path(out)
-    with storage_errors(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise StorageError(
-                f"{printable(str(folder))} exists already. Name a new folder with --out."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-    length = clip_length(sounds, config)
     results: list[ModelResult] = []
     with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(new_folder(out, unless="report.json"))
+        length = clip_length(sounds, config)
         store = stack.enter_context(FeatureCache(cache))
         sounds, keys, seconds = _filled(store, sounds, specs, length, on_sound)
         sounds.check_trainable()
@@ -248,6 +260,12 @@ def compare(
             untested = tuple(each.name for each in specs[number:])
             found = Comparison(folder, sounds, plan, tuple(seeds), tuple(results), groups, untested)
             write_json(folder / "report.json", found.to_dict())
+        if devices:
+            # Alone on the machine: what trained for the comparison is ended.
+            answers.close()
+            times = _epoch_times(store, sources, plan, specs, config, devices)
+            found = replace(found, epoch_times=times)
+            write_json(folder / "report.json", found.to_dict())
     from audiosearch.lab.report import write_report
 
     write_report(found)
@@ -275,6 +293,26 @@ def _filled(
             keys[spec.feature] = dict(zip(sounds.sounds, found, strict=True))
             seconds[spec.name] = time.perf_counter() - began
     return sounds, keys, seconds
+
+
+def _epoch_times(
+    store: FeatureCache,
+    sources: dict[str, FeatureSource],
+    plan: SplitPlan,
+    specs: Sequence[ModelSpec],
+    config: LabConfig,
+    asked: tuple[str, ...],
+) -> EpochTimes:
+    """Take the time of an epoch of each network, on the sounds that the first split trains on."""
+    networks = [spec for spec in specs if spec.kind == "network"]
+    usable = usable_devices(asked) if networks else ()
+    seconds = {}
+    for spec in networks:
+        source = sources[spec.feature]
+        features = FeatureSet(store, source.sounds, source.keys)
+        own = replace(config, model=spec.name)
+        seconds[spec.name] = seconds_per_epoch(features, plan.splits[0].train, own, usable)
+    return EpochTimes(asked, usable, seconds)
 
 
 def _follow(run: Tracked, result: ModelResult) -> None:

@@ -7,6 +7,8 @@ share it. Everything in it can be computed again: a damaged file is replaced.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import sqlite3
 from collections.abc import Callable
@@ -217,13 +219,15 @@ class FeatureCache(Closing):
 
     def _broken(self, error: sqlite3.Error) -> StorageError:
         name = printable(str(self.path))
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        full_code = getattr(error, "sqlite_errorcode", 0)
+        code = full_code & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StorageError(
                 f"{name} is being written by another process. Run the same command again when that "
                 "is done, or name another folder with --cache."
             )
-        if code == sqlite3.SQLITE_FULL:
+        # A quota, or a limit on the size of a file, is no full disk to SQLite.
+        if code == sqlite3.SQLITE_FULL or full_code == sqlite3.SQLITE_IOERR_WRITE:
             return StorageError(
                 f"The disk is full: {name} could not be written. Free some space, or keep features "
                 "elsewhere with --cache, and run the same command again."
@@ -270,6 +274,15 @@ class FeatureSet:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    @property
+    def identity(self) -> str:
+        """A hash of the sounds' content and labels, in their order."""
+        facts = [
+            [key, sound.labels] for key, sound in zip(self._keys, self.sounds.sounds, strict=True)
+        ]
+        text = json.dumps([self.sounds.classes, facts])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def take(self, rows: npt.NDArray[np.int64]) -> Floats:
         """Return the features of these rows, float32 (rows, *shape)."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from audiosearch.classifier.devices import Devices
 from audiosearch.lab.feature_cache import FeatureSet
 from audiosearch.lab.fits import Checkpoint, Fit, LabEpoch
 from audiosearch.lab.linear import fit_at_once
@@ -26,6 +27,7 @@ def fit_model(
     *,
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[LabEpoch, Checkpoint], None] | None = None,
+    devices: Devices | None = None,
 ) -> Fit:
     """Fit a model to rows of a set of features.
 
@@ -43,7 +45,10 @@ def fit_model(
     checkpoint : Checkpoint, optional
         Of a network: go on from here.
     on_epoch : callable, optional
-        Called after each epoch with what it gave, and a `Checkpoint` from which to go on.
+        Called after each epoch with what it gave, and a `Checkpoint` from which to go on; of
+        several processes in the first.
+    devices : Devices, optional
+        Of a network: train on these; where None, on one of the kind that the settings ask for.
 
     Raises
     ------
@@ -55,5 +60,7 @@ def fit_model(
         When keras, scikit-learn or onnx is not installed.
     """
     if config.spec.kind == "network":
-        return NetworkFitting(features, train, validation, config).run(checkpoint, on_epoch)
+        return NetworkFitting(features, train, validation, config).run(
+            checkpoint, on_epoch, devices
+        )
     return fit_at_once(features, train, config)

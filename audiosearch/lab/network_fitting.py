@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.classifier.devices import Devices, Step, open_devices
+from audiosearch.classifier.devices import Devices, Step, check_divisible, open_devices, placed
 from audiosearch.classifier.network import import_keras
-from audiosearch.errors import DataError, InvalidArgumentError
+from audiosearch.errors import DataError
 from audiosearch.lab.augmentation import augment, mix
 from audiosearch.lab.feature_cache import FeatureSet
 from audiosearch.lab.fits import Checkpoint, Fit, LabEpoch
@@ -46,56 +46,100 @@ class NetworkFitting:
         self,
         checkpoint: Checkpoint | None,
         on_epoch: Callable[[LabEpoch, Checkpoint], None] | None,
+        devices: Devices | None = None,
     ) -> Fit:
-        """Train, from a checkpoint on where there is one."""
+        """Train, from a checkpoint on where there is one; on one device where None are given."""
+        if devices is not None:
+            check_divisible(self._batch, devices.count)
+            return self._run(checkpoint, on_epoch, devices)
+        kind = self._config.device
+        with open_devices(None, batch_size=self._batch, kind=kind) as used:
+            return self._run(checkpoint, on_epoch, used)
+
+    def _run(
+        self,
+        checkpoint: Checkpoint | None,
+        on_epoch: Callable[[LabEpoch, Checkpoint], None] | None,
+        used: Devices,
+    ) -> Fit:
         config = self._config
         keras = import_keras()
         keras.utils.set_random_seed(config.seed)
-        with _device(config.device) as device, open_devices(None, batch_size=self._batch) as used:
+        # What is trained is a copy of the network where there are several devices.
+        with used.agree():
+            network = self._built()
+        replica = used.replica(network)
+        with used.scope():
+            self._compile(replica)
+        stepper = used.stepper(replica)
+        epochs: list[LabEpoch] = []
+        best_weights = replica.get_weights()
+        if checkpoint is not None:
+            epochs = list(checkpoint.epochs)
             with used.scope():
-                network = self._compiled(keras)
-            stepper = used.stepper(network)
-            epochs: list[LabEpoch] = []
-            best_weights = network.get_weights()
-            if checkpoint is not None:
-                epochs = list(checkpoint.epochs)
-                best_weights = _restored(network, checkpoint)
-            interrupted = False
-            try:
-                for number in range(len(epochs) + 1, config.wanted_epochs + 1):
-                    if self._is_stale(epochs):
-                        break
-                    used.start_epoch(config.seed, number)
-                    epochs.append(self._epoch(number, network, stepper, used))
-                    if self._best(epochs) == number:
-                        best_weights = network.get_weights()
-                    if on_epoch:
-                        arrays = [keras.ops.convert_to_numpy(v) for v in _variables(network)]
-                        on_epoch(epochs[-1], Checkpoint([*arrays, *best_weights], epochs))
-            except KeyboardInterrupt:
-                # What was learned is kept: the best epoch's weights.
-                interrupted = True
-                if not epochs:
-                    raise
-            network.set_weights(best_weights)
+                best_weights = _restored(replica, checkpoint)
+
+        def finish(number: int, loss: float, began: float) -> LabEpoch:
+            """Judge an epoch, which one process does for all."""
+            if not math.isfinite(loss):
+                raise DataError(
+                    f"Training diverged in epoch {number} (the loss is not finite). Lower "
+                    "--learning-rate."
+                )
+            if network is not replica:
+                network.set_weights(replica.get_weights())
+            rate = float(replica.optimizer.learning_rate)
+            held_out = self._judged(network, used) if len(self._validation) else (None, None)
+            seconds = time.perf_counter() - began
+            return LabEpoch(number, loss, held_out[0], held_out[1], rate, seconds)
+
+        def tell() -> None:
+            if on_epoch:
+                arrays = [keras.ops.convert_to_numpy(v) for v in _variables(replica)]
+                on_epoch(epochs[-1], Checkpoint([*arrays, *best_weights], epochs))
+
+        interrupted = False
+        try:
+            for number in range(len(epochs) + 1, config.wanted_epochs + 1):
+                if self._is_stale(epochs):
+                    break
+                began = time.perf_counter()
+                used.start_epoch(config.seed, number)
+                loss = self._epoch(number, stepper)
+                epoch = used.lead(functools.partial(finish, number, loss, began))
+                after = [*epochs, epoch]
+                is_best = self._best(after) == number
+                # Both at once, wherever Ctrl-C falls.
+                epochs, best_weights = after, replica.get_weights() if is_best else best_weights
+                used.lead(tell)
+        except KeyboardInterrupt:
+            # What was learned is kept: the best epoch's weights.
+            interrupted = True
+            if not epochs or not used.leads:
+                raise
+            used.go_alone()
+        network.set_weights(best_weights)
         return Fit(
-            lambda values: self._scores(network, values),
+            lambda values: self._scores(network, values, used),
             lambda: self._written(network),
             epochs,
             self._best(epochs),
             interrupted,
             summary_of(network),
-            device,
+            used.kind,
         )
 
-    def _compiled(self, keras: Any) -> Any:
+    def _built(self) -> Any:
         config, sounds = self._config, self._features.sounds
-        network = build_network(
+        return build_network(
             config.spec.network,
             self._shape(),
             len(sounds.classes),
             multi_label=sounds.multi_label,
         )
+
+    def _compile(self, network: Any) -> None:
+        keras, sounds = import_keras(), self._features.sounds
         weights = self._class_weights()
 
         def loss(wanted: Any, given: Any) -> Any:
@@ -110,7 +154,6 @@ class NetworkFitting:
 
         network.compile(keras.optimizers.Adam(self._rate(keras)), loss=loss)
         network.optimizer.build(network.trainable_variables)
-        return network
 
     def _shape(self) -> tuple[int, ...]:
         shape = self._features.shape
@@ -149,8 +192,9 @@ class NetworkFitting:
         )
         return with_class, without
 
-    def _epoch(self, number: int, network: Any, step: Step, used: Devices) -> LabEpoch:
-        config, began = self._config, time.perf_counter()
+    def _epoch(self, number: int, step: Step) -> float:
+        """Train on every sound once, and return the mean loss."""
+        config = self._config
         random = np.random.default_rng([config.seed, number])
         order = random.permutation(self._train)
         order = np.concatenate([order, random.choice(self._train, self._steps * self._batch)])
@@ -165,22 +209,14 @@ class NetworkFitting:
                 random, self._scaling.apply(clips), self._targets[rows], config.wanted_mixup
             )
             loss += step([clips], targets) / self._steps
-        if not math.isfinite(loss):
-            raise DataError(
-                f"Training diverged in epoch {number} (the loss is not finite). Lower "
-                "--learning-rate."
-            )
-        rate = float(network.optimizer.learning_rate)
-        held_out = self._judged(network) if len(self._validation) else (None, None)
-        seconds = time.perf_counter() - began
-        return LabEpoch(number, loss, held_out[0], held_out[1], rate, seconds)
+        return loss
 
-    def _judged(self, network: Any) -> tuple[float, float]:
+    def _judged(self, network: Any, used: Devices) -> tuple[float, float]:
         """Return loss and accuracy on the validation rows."""
         rows = self._validation
         scores = np.concatenate(
             [
-                self._scores(network, self._features.take(rows[start : start + AT_ONCE]))
+                self._scores(network, self._features.take(rows[start : start + AT_ONCE]), used)
                 for start in range(0, len(rows), AT_ONCE)
             ]
         ).astype(np.float64)
@@ -194,12 +230,14 @@ class NetworkFitting:
             right = scores.argmax(axis=1) == wanted.argmax(axis=1)
         return float(losses.mean()), float(right.mean())
 
-    def _scores(self, network: Any, values: Floats) -> Floats:
+    def _scores(self, network: Any, values: Floats, used: Devices) -> Floats:
         given = self._scaling.apply(values)
         count = len(given)
         if count < AT_ONCE:
             given = np.concatenate([given, np.zeros((AT_ONCE - count, *given.shape[1:]), "f4")])
-        return np.asarray(network.predict([given], batch_size=AT_ONCE, verbose=0))[:count]
+        # Also after the training, when its devices are closed.
+        with placed(used.kind):
+            return np.asarray(network.predict([given], batch_size=AT_ONCE, verbose=0))[:count]
 
     def _written(self, network: Any) -> Any:
         graph = LabGraph(self._features.shape)
@@ -233,19 +271,3 @@ def _restored(network: Any, checkpoint: Checkpoint) -> list[npt.NDArray[Any]]:
     for variable, array in zip(variables, current, strict=True):
         variable.assign(array)
     return checkpoint.arrays[len(variables) :]
-
-
-@contextlib.contextmanager
-def _device(wanted: str) -> Iterator[str]:
-    """Train on a device that was asked for, and say which kind it is."""
-    keras = import_keras()
-    gpus = keras.distribution.list_devices("gpu")
-    if wanted == "gpu" and not gpus:
-        raise InvalidArgumentError(
-            "There is no GPU that Keras can use on this machine. Train with --device cpu."
-        )
-    if wanted == "auto":
-        yield "gpu" if gpus else "cpu"
-        return
-    with keras.device(f"{wanted}:0"):
-        yield wanted

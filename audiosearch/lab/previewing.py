@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -10,14 +11,15 @@ import numpy.typing as npt
 
 from audiosearch.audio import SAMPLE_RATE
 from audiosearch.classifier.plots import import_figure
-from audiosearch.errors import AudioError, DataError, InvalidArgumentError, StorageError, printable
+from audiosearch.errors import AudioError, DataError, InvalidArgumentError, printable
 from audiosearch.lab.augmentation import augment
+from audiosearch.lab.folders import new_folder
 from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.training import clip_length
 from audiosearch.lab.waveforms import load_clip
 from audiosearch.own.features import channels_of, get_feature, levelled
-from audiosearch.storage import atomic_path, storage_errors
+from audiosearch.storage import atomic_path
 
 __all__ = ["preview"]
 
@@ -70,14 +72,13 @@ def preview(
     """
     if each < 1 or variants < 1:
         raise InvalidArgumentError("each and variants must be at least 1.")
-    folder = Path(out)
-    with storage_errors(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise StorageError(
-                f"{printable(str(folder))} exists already. Name a new folder with --out."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-    config = config or LabConfig()
+    with new_folder(out) as folder:
+        return _previewed(sounds, folder, config or LabConfig(), each, variants)
+
+
+def _previewed(
+    sounds: SoundSet, folder: Path, config: LabConfig, each: int, variants: int
+) -> list[Path]:
     length = clip_length(sounds, config)
     channels = channels_of(config.spec.feature)
     mel_of = get_feature("log-mel-stereo" if channels == 2 else "log-mel")
@@ -131,12 +132,13 @@ def _write_sound(path: Path, wave: np.ndarray) -> Path:
     import soundfile
 
     channels = 1 if wave.ndim == 1 else wave.shape[1]
-    with (
-        atomic_path(path) as temporary,
-        soundfile.SoundFile(temporary, "w", SAMPLE_RATE, channels, "PCM_16", format="WAV") as file,
-    ):
+    # In memory first: libsndfile does not say that a disk is full.
+    data = io.BytesIO()
+    with soundfile.SoundFile(data, "w", SAMPLE_RATE, channels, "PCM_16", format="WAV") as file:
         for start in range(0, len(wave), _BLOCK):
             file.write(np.clip(wave[start : start + _BLOCK], -1, 1))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.getvalue())
     return path
 
 

@@ -22,6 +22,7 @@ from audiosearch.storage import atomic_path
 
 if TYPE_CHECKING:
     from audiosearch.lab.comparison import Comparison
+    from audiosearch.lab.epoch_times import EpochTimes
     from audiosearch.lab.results import ModelResult
 
 __all__ = ["write_report"]
@@ -70,6 +71,8 @@ def _page(found: Comparison) -> str:
             "the split. On new recordings, results will be worse.</p>"
         )
     parts += ["<h2>Results</h2>", _results(found), _accuracy_chart(found)]
+    if found.epoch_times is not None:
+        parts += ["<h2>Time per epoch</h2>", _epoch_times(found.epoch_times)]
     parts += ["<h2>F1 of each class</h2>", _classes(found)]
     curved = [each for each in found.results if each.folds[0].epochs]
     if curved:
@@ -140,6 +143,22 @@ def _behind(found: Comparison, result: ModelResult) -> str:
         return ""
     low, high = found.behind(result)
     return f"{low:.1%} to {high:.1%}"
+
+
+def _epoch_times(times: EpochTimes) -> str:
+    ratios = {model: times.ratio(model) for model in times.seconds}
+    header = ["model", *times.devices, "cpu / gpu"]
+    rows = [
+        [
+            _text(model),
+            *(f"{seconds[device]:.3g} s" for device in times.devices),
+            "" if ratios[model] is None else f"{ratios[model]:.2f}",
+        ]
+        for model, seconds in times.seconds.items()
+    ]
+    how = "The median of three epochs on the sounds that the first split trains on."
+    table = f"{_table(header, rows)}<p>{how}</p>" if rows and times.devices else ""
+    return table + (f"<p>{_text(times.note)}</p>" if times.note else "")
 
 
 def _classes(found: Comparison) -> str:

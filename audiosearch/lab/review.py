@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from audiosearch.errors import InvalidArgumentError
+from audiosearch.lab.devices import refuse_processes
 from audiosearch.lab.feature_cache import FeatureCache
 from audiosearch.lab.inspection import find_copies
 from audiosearch.lab.prediction import predict
@@ -95,9 +96,12 @@ def doubted_labels(
     ------
     DataError
         When the sounds are too few.
+    InvalidArgumentError
+        When there are several processes of ``torchrun``.
     MissingDependencyError
         When a package is not installed.
     """
+    refuse_processes("A review")
     config = replace(config or LabConfig(), validation=0.0, patience=0)
     sounds.check_trainable()
     with FeatureCache(cache) as store:

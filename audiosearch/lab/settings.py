@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from audiosearch.errors import InvalidArgumentError
@@ -46,7 +47,8 @@ class LabConfig:
         have several classes, so do, for each class, the sounds that have it and those that have
         not. ``none``: all sounds count the same.
     patience : int
-        Stop after so many epochs without a better validation loss; 0 for never.
+        Stop after so many epochs without a better validation loss; 0 for never. It needs a
+        validation.
     validation : float
         Share of the sounds held out to choose the best epoch; 0 keeps the last epoch.
     seed : int
@@ -90,12 +92,19 @@ class LabConfig:
             raise InvalidArgumentError(f"epochs must be at least 1, not {self.epochs}.")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise InvalidArgumentError(f"learning_rate must be above 0, not {self.learning_rate}.")
-        if self.mixup is not None and not self.mixup >= 0:
-            raise InvalidArgumentError(f"mixup must be 0 or more, not {self.mixup}.")
+        if self.mixup is not None and not 0 <= self.mixup < math.inf:
+            raise InvalidArgumentError(f"mixup must be 0 or more, and finite, not {self.mixup}.")
         if self.patience < 0:
             raise InvalidArgumentError(f"patience must be 0 or more, not {self.patience}.")
         if not 0 <= self.validation < 1:
             raise InvalidArgumentError(f"validation must be from 0 up to 1, not {self.validation}.")
+        if self.patience and not self.validation:
+            raise InvalidArgumentError(
+                "Where nothing is held out (--validation 0), there is no validation loss that "
+                "--patience could wait for. Leave one of the two out."
+            )
+        if not 0 <= self.seed < 2**32:
+            raise InvalidArgumentError(f"seed must be from 0 up to 2**32 - 1, not {self.seed}.")
 
     @property
     def spec(self) -> ModelSpec:

@@ -49,7 +49,8 @@ class Tracked:
         """Log values of a step, those that are None left out."""
         known = {name: float(value) for name, value in values.items() if value is not None}
         for each in self._trackers:
-            each.log(step, known)
+            with _as_storage_errors(each):
+                each.log(step, known)
 
     def summarise(self, values: Mapping[str, float]) -> None:
         """Say what the run came to."""
@@ -58,7 +59,18 @@ class Tracked:
     def close(self) -> None:
         """End the run in every tool."""
         for each in self._trackers:
-            each.end(self._summary)
+            with _as_storage_errors(each):
+                each.end(self._summary)
+
+
+@contextlib.contextmanager
+def _as_storage_errors(tracker: _Tracker) -> Iterator[None]:
+    """Say in one sentence that a tool cannot go on; each raises classes of its own."""
+    try:
+        yield
+    except Exception as error:
+        name = type(tracker).__name__.strip("_").lower()
+        raise StorageError(f"{name} cannot go on tracking this run: {error}") from error
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -101,7 +113,7 @@ def tracked(
     InvalidArgumentError, MissingDependencyError
         As `check_trackers`.
     StorageError
-        When a tool cannot begin the run.
+        When a tool cannot begin the run, or go on with it.
     """
     check_trackers(names)
     plain = {

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -26,30 +25,28 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch import audio
-from audiosearch.classifier.export import write_model
+from audiosearch.classifier.devices import Devices
 from audiosearch.classifier.run import RunFolder
-from audiosearch.errors import AudioError, DataError, InvalidArgumentError, printable
-from audiosearch.lab.card import write_card
+from audiosearch.errors import AudioError, DataError, printable
+from audiosearch.lab.devices import training_devices
 from audiosearch.lab.feature_cache import FeatureCache, FeatureSet
 from audiosearch.lab.fits import Checkpoint, Fit, LabEpoch
 from audiosearch.lab.fitting import fit_model
+from audiosearch.lab.folders import begin_run, taken_back
 from audiosearch.lab.inspection import find_copies
 from audiosearch.lab.measures import Measures, measure
+from audiosearch.lab.result import write_parameters, write_result
 from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.splits import hold_out
-from audiosearch.lab.tracking import check_trackers, tracked
-from audiosearch.own.features import LIBROSA26, get_feature
+from audiosearch.lab.tracking import Tracked, check_trackers, tracked
+from audiosearch.own.features import get_feature
 from audiosearch.own.waveforms import ClipLength
-from audiosearch.storage import atomic_path, read_json, write_json
-from audiosearch.version import __version__
 
 __all__ = ["LabRun", "clip_length", "train_lab"]
 
 _LONGEST, _SHORTEST = 10.0, 0.1
 _AT_ONCE = 64
-# How far ONNX Runtime's scores may be from those of the model that was trained.
-_CLOSE = 1e-3
 
 Rows = npt.NDArray[np.int64]
 
@@ -93,11 +90,14 @@ def train_lab(
     config: LabConfig | None = None,
     cache: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    devices: int | None = None,
     track: Sequence[str] = (),
     on_sound: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[LabEpoch], None] | None = None,
 ) -> LabRun:
     """Train a classifier on labelled sounds and write it to a folder.
+
+    Whatever fails before there is something to go on from leaves no folder behind.
 
     Parameters
     ----------
@@ -111,6 +111,11 @@ def train_lab(
         Folder for features; see `audiosearch.lab.feature_cache.default_cache`.
     resume : bool
         Go on with the training of a network that was stopped, after its last finished epoch.
+    devices : int, optional
+        Of a network: on how many devices each step is made, which must divide the batch; one where
+        None, or as many as ``torchrun`` started processes. The result is that of one device, up to
+        rounding, so that a run may be resumed on another number. Of several processes all get the
+        result, but only the first one writes and calls `on_sound` and `on_epoch`.
     track : sequence of str
         Tools that follow the training, of `audiosearch.lab.tracking.TRACKERS`.
     on_sound : callable, optional
@@ -121,34 +126,38 @@ def train_lab(
     Raises
     ------
     DataError
-        When there are too few sounds or classes, training diverges, or there is nothing to resume.
+        When there are too few sounds or classes, training diverges, there is nothing to resume, or
+        several processes do not read the same sounds.
     InvalidArgumentError
-        When a run is resumed with other settings, or the device is not there.
+        When a run is resumed with other settings, or the devices are not there.
     MissingDependencyError
         When a package is not installed.
+    OtherProcessError
+        When another of ``torchrun``'s processes failed.
     StorageError
         When the folder exists and is not empty, or something cannot be written.
     """
     config = config or LabConfig()
     check_trackers(track)
-    sounds.check_trainable()
-    with (
-        contextlib.closing(RunFolder(out)) as folder,
-        FeatureCache(cache) as store,
-        contextlib.ExitStack() as stack,
-    ):
-        length = clip_length(sounds, config)
+    with training_devices(config, devices) as used, contextlib.ExitStack() as stack:
+        folder = RunFolder(out)
+        if used.leads:
+            stack.enter_context(taken_back(folder.path, unless="checkpoint.npz"))
+        stack.enter_context(contextlib.closing(folder))
+        with used.agree():
+            sounds.check_trainable()
+            length = clip_length(sounds, config)
+            store = stack.enter_context(FeatureCache(cache))
         described = {"data": _description(sounds), "length": length.to_dict(), **asdict(config)}
-        checkpoint = _begin(folder, described, config, resume=resume)
-        features = store.features(
-            sounds, get_feature(config.spec.feature), length, on_sound=on_sound
-        )
-        features.sounds.check_trainable()
-        train, validation = _divided(features.sounds, config)
-        if config.spec.feature == "librosa26":
-            _write_parameters(folder.path / "parameters.csv", features)
-
-        run = stack.enter_context(tracked(track, folder.path, folder.path.name, asdict(config)))
+        checkpoint = used.lead(lambda: begin_run(folder, described, config, resume=resume))
+        features = _features(store, sounds, config, length, used, on_sound)
+        with used.agree():
+            features.sounds.check_trainable()
+            train, validation = _divided(features.sounds, config)
+        run = Tracked()
+        if used.leads:
+            name = folder.path.name
+            run = stack.enter_context(tracked(track, folder.path, name, asdict(config)))
 
         def finished(epoch: LabEpoch, state: Checkpoint) -> None:
             run.log(epoch.epoch, epoch.figures())
@@ -159,27 +168,41 @@ def train_lab(
 
         began = time.perf_counter()
         fit = fit_model(
-            features, train, validation, config, checkpoint=checkpoint, on_epoch=finished
+            features,
+            train,
+            validation,
+            config,
+            checkpoint=checkpoint,
+            on_epoch=finished,
+            devices=used,
         )
-        scores = scores_of(fit, features, validation)
-        found = None
-        if len(validation):
-            found = measure(features.sounds.targets()[validation], scores, features.sounds)
-            run.summarise(found.figures())
-        facts = {
-            "trained_on": _description(features.sounds),
-            "train_sounds": len(train),
-            "validation_sounds": len(validation),
-            "epoch": fit.best,
-            "epochs": len(fit.epochs),
-            "seconds": round(time.perf_counter() - began, 2),
-            "device": fit.device,
-            "layers": fit.layers,
-            "parameters": fit.parameters,
-            "validation": None if found is None else found.to_dict(),
-            "config": asdict(config),
-        }
-        write_result(folder.path, fit, features, length, config, facts)
+
+        def write() -> Measures | None:
+            scores = scores_of(fit, features, validation)
+            found = None
+            if len(validation):
+                found = measure(features.sounds.targets()[validation], scores, features.sounds)
+                run.summarise(found.figures())
+            facts = {
+                "trained_on": _description(features.sounds),
+                "train_sounds": len(train),
+                "validation_sounds": len(validation),
+                "epoch": fit.best,
+                "epochs": len(fit.epochs),
+                "seconds": round(time.perf_counter() - began, 2),
+                "device": fit.device,
+                "devices": used.count,
+                "layers": fit.layers,
+                "parameters": fit.parameters,
+                "validation": None if found is None else found.to_dict(),
+                "config": asdict(config),
+            }
+            if config.spec.feature == "librosa26":
+                write_parameters(folder.path / "parameters.csv", features)
+            write_result(folder.path, fit, features, length, config, facts)
+            return found
+
+        found = used.lead(write)
     return LabRun(
         folder.path,
         features.sounds,
@@ -190,6 +213,33 @@ def train_lab(
         fit.best,
         fit.interrupted,
     )
+
+
+def _features(
+    store: FeatureCache,
+    sounds: SoundSet,
+    config: LabConfig,
+    length: ClipLength,
+    used: Devices,
+    on_sound: Callable[[int, int], None] | None,
+) -> FeatureSet:
+    """Return the features of a set, the same ones in all processes."""
+    feature = get_feature(config.spec.feature)
+    # On each machine one process computes what the others then find in the cache.
+    for turn in (True, False):
+        with used.agree():
+            if used.leads_here == turn:
+                features = store.features(
+                    sounds, feature, length, on_sound=on_sound if used.leads else None
+                )
+    identity = used.lead(lambda: features.identity)
+    with used.agree():
+        if identity != features.identity:
+            raise DataError(
+                f"{printable(sounds.name)}: this process does not read the same sounds as the "
+                "first one. All machines need the same data at the same path."
+            )
+    return features
 
 
 def clip_length(sounds: SoundSet, config: LabConfig) -> ClipLength:
@@ -227,83 +277,6 @@ def scores_of(fit: Fit, features: FeatureSet, rows: Rows) -> npt.NDArray[np.floa
     return np.concatenate([empty, *parts])
 
 
-def write_result(
-    folder: Path,
-    fit: Fit,
-    features: FeatureSet,
-    length: ClipLength,
-    config: LabConfig,
-    facts: dict[str, Any],
-) -> None:
-    """Write classifier, manifest and model card, after a check that ONNX Runtime agrees.
-
-    Raises
-    ------
-    DataError
-        When it does not.
-    """
-    import onnxruntime
-
-    model = fit.write()
-    clips = features.take(np.arange(min(8, len(features))))
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    (given,) = session.run(None, {"clip": clips})
-    away = float(np.abs(given - fit.score(clips)).max())
-    if not away <= _CLOSE:
-        raise DataError(
-            f"The exported classifier's scores are {away:.2g} from those of the trained one. "
-            "Please report this; nothing was written."
-        )
-    manifest = {
-        "kind": "lab",
-        "model": config.model,
-        "classes": list(features.sounds.classes),
-        "multi_label": features.sounds.multi_label,
-        "feature": {
-            "name": config.spec.feature,
-            "identity": get_feature(config.spec.feature).identity,
-            "shape": list(features.shape),
-        },
-        "length": length.to_dict(),
-        "audiosearch": __version__,
-        **facts,
-    }
-    write_model(model, folder, {"name": folder.name or config.model, **manifest})
-    write_card(folder, manifest)
-
-
-def _begin(
-    folder: RunFolder, described: dict[str, Any], config: LabConfig, *, resume: bool
-) -> Checkpoint | None:
-    """Make the folder, or take up what is in it."""
-    name = printable(str(folder.path))
-    if not resume:
-        folder.make()
-        write_json(folder.path / "config.json", described)
-        return None
-    if config.spec.kind != "network":
-        raise InvalidArgumentError(f"'{config.model}' is fitted at once: there is no resuming it.")
-    try:
-        before = read_json(folder.path / "config.json")
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{name} holds no run that could be resumed. Leave --resume out."
-        ) from error
-    other = [key for key, value in described.items() if before.get(key) != value]
-    if other:
-        raise InvalidArgumentError(
-            f"{name} was started with another {', '.join(other)}. Resume with the same settings "
-            "and sounds, or train into a new folder."
-        )
-    saved = folder.load()
-    if saved is None:
-        return None
-    arrays, state = saved
-    return Checkpoint(arrays, [LabEpoch(**each) for each in state["epochs"]])
-
-
 def _divided(sounds: SoundSet, config: LabConfig) -> tuple[Rows, Rows]:
     rows = np.arange(len(sounds))
     if not config.validation:
@@ -333,18 +306,3 @@ def _description(sounds: SoundSet) -> dict[str, Any]:
         "classes": sounds.counts(),
         "skipped": len(sounds.skipped),
     }
-
-
-def _write_parameters(path: Path, features: FeatureSet) -> None:
-    """Write the 26 parameters of each sound as CSV."""
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        out = csv.writer(file)
-        out.writerow(["path", "start", "end", "label", *LIBROSA26])
-        for row, sound in enumerate(features.sounds.sounds):
-            (values,) = features.take(np.array([row]))
-            end = "" if sound.end is None else sound.end
-            facts = [sound.path, sound.start, end, ";".join(sound.labels)]
-            out.writerow([*facts, *(f"{value:.6g}" for value in values)])

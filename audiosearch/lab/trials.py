@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch import metrics
+from audiosearch.classifier.devices import has_gpu
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError, MissingDependencyError, OtherProcessError
 from audiosearch.jobs.pool import core_count
@@ -123,9 +124,7 @@ def job_count(jobs: int | None, config: LabConfig, networks: int) -> int:
     if networks < 2:
         return 1
     if jobs is None:
-        on_gpu = config.device == "gpu" or (
-            config.device == "auto" and bool(import_keras().distribution.list_devices("gpu"))
-        )
+        on_gpu = config.device == "gpu" or (config.device == "auto" and has_gpu())
         jobs = 1 if on_gpu else core_count()
     return min(jobs, networks)
 
