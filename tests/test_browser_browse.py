@@ -263,6 +263,24 @@ def test_a_tag_is_confirmed_by_keyboard_and_found(
     assert library.labels() == []
 
 
+def test_what_is_ones_own_is_completed_and_marked(
+    browser: Chrome, own: tuple[str, Library, Path]
+) -> None:
+    url, library, _ = own
+    library.add_label(2, "my kiln")
+    browser.get(url + "/")
+    browser.find_element(By.ID, "q").click()
+    press(browser, "my kil")
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#completions li"))
+    first = browser.find_element(By.CSS_SELECTOR, "#completions li")
+    texts = [each.text for each in first.find_elements(By.TAG_NAME, "span")]
+    assert texts == ["my kiln", "your own", "1"]
+    press(browser, Keys.ARROW_DOWN, Keys.ENTER)
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, ".hit"))
+    assert browser.find_element(By.ID, "q").get_attribute("value") == 'label:"my kiln"'
+    library.remove_label(2, "my kiln")
+
+
 def test_a_label_of_ones_own_without_scripts(
     tmp_path: Path, own: tuple[str, Library, Path]
 ) -> None:

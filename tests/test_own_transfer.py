@@ -102,6 +102,23 @@ def test_a_file_brings_scores_without_their_classifier(master, classifier, recor
     assert own_of(copy) == own_of(master)
 
 
+def test_a_merge_brings_the_classifier_of_scores_that_were_there(master, recordings, tmp_path):
+    aus.export(master, tmp_path / "all.h5")
+    copy = tmp_path / "lib"
+    aus.import_clips(tmp_path / "all.h5", copy, mix_embedders=True)
+    done = aus.merge([master], copy)
+    assert (done.unchanged, done.added, done.own_classifiers) == (6, 0, [])
+    with Library(copy) as library:
+        assert library.info().scores_only == []
+    assert verify(copy, sounds=False).findings == []
+    assert aus.index(recordings, copy, workers=1).unchanged == 3
+    # And the other way round: what is there stays.
+    done = aus.import_clips(tmp_path / "all.h5", copy, mix_embedders=True)
+    assert done.unchanged == 6
+    with Library(copy) as library:
+        assert library.info().scores_only == []
+
+
 def test_a_server_shows_scores_without_their_classifier(master, recordings, tmp_path):
     aus.export(master, tmp_path / "all.jsonl")
     aus.import_clips(tmp_path / "all.jsonl", tmp_path / "lib", mix_embedders=True)
