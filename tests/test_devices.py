@@ -173,7 +173,7 @@ try:
     train(data, f"{out}/stopped", config=config, on_epoch=stop)
 except KeyboardInterrupt:
     train(data, f"{out}/stopped", config=config, resume=True, devices=devices)
-if dropout:
+if devices == 1:
     train(data, f"{out}/whole", config=config)
 """
 
