@@ -86,7 +86,7 @@ def weights(tmp_path, monkeypatch, server):
     return model, path
 
 
-@pytest.mark.parametrize("name", ["mobilenet", "mobilenet-still"])
+@pytest.mark.parametrize("name", ["mobilenet", "mobilenet-frozen"])
 def test_a_keras_application_comes_with_its_weights_and_is_exported(weights, server, name):
     model, _ = weights
     network = build_network(name, (96, 96), 3)
@@ -100,7 +100,7 @@ def test_a_keras_application_comes_with_its_weights_and_is_exported(weights, ser
     (scores,) = exported(network, (96, 96)).run(None, {"clip": pictures})
     np.testing.assert_allclose(scores, network.predict([pictures], verbose=0), atol=1e-4)
     trained = sum(int(np.prod(v.shape)) for v in network.trainable_variables)
-    assert trained == 3 * 1281 if name == "mobilenet-still" else trained > 2_000_000
+    assert trained == 3 * 1281 if name == "mobilenet-frozen" else trained > 2_000_000
     build_network(name, (96, 96), 3)
     assert len(server.requests) == 1, "the weights are kept"
 
@@ -119,8 +119,9 @@ def test_a_model_on_a_keras_application_is_trained_and_used(weights, tmp_path):
     run = train_lab(sounds, tmp_path / "out", config=config, cache=tmp_path / "cache")
     losses = [each.loss for each in run.epochs]
     assert np.mean(losses[-2:]) < np.mean(losses[:2]), "even weights of chance tell something"
-    found = predict(run.folder, [write_sound(tmp_path / "new.wav", "low", 50)])
-    assert {label for each in found for label, _ in each.labels} == {"low", "noise"}
+    assert (run.folder / "classifier.onnx").stat().st_size > 8_000_000, "it holds the backbone"
+    (found,) = predict(run.folder, [write_sound(tmp_path / "new.wav", "low", 50)])
+    assert sum(dict(found.labels).values()) == pytest.approx(1, abs=1e-4)
 
 
 def test_weights_that_cannot_be_had_or_are_damaged_are_said_so(weights, tmp_path, monkeypatch):

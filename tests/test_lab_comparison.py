@@ -117,7 +117,8 @@ def test_models_are_compared_on_the_makers_folds(tmp_path):
     folds = [f"fold {number}" for number in (1, 2, 3)]
     assert seen == [
         (model, seed, fold)
-        for model, seeds in (("mlp-lite", (0, 1)), ("linear-lite", (0,)))
+        # What is fitted at once comes first.
+        for model, seeds in (("linear-lite", (0,)), ("mlp-lite", (0, 1)))
         for seed in seeds
         for fold in folds
     ]
@@ -127,6 +128,7 @@ def test_models_are_compared_on_the_makers_folds(tmp_path):
     linear = by_name["linear-lite"]
     assert linear["seed_accuracies"] == [linear["accuracy"]], "it does not depend on the seed"
     assert len(by_name["mlp-lite"]["seed_accuracies"]) == 2
+    assert all(each["score_ms"] > 0 for each in written["models"])
     assert linear["accuracy"] > 0.9
     assert np.sum(linear["measures"]["confusion"]) == 17
     weights = [6 / 17, 6 / 17, 5 / 17]
@@ -162,12 +164,19 @@ def test_advice_weighs_what_is_better_against_what_it_costs(tmp_path):
     low, high = compared(best, worse).behind(worse)
     assert 0.01 < low < 0.04 < high < 0.08
     assert compared(best, worse).advice == "Take best: it is the most accurate here (90.0%)."
-    # One that errs on others, and one sound more, may be as good.
-    equal = result("equal", range(100, 121), 30)
+    # One that errs on nearly the same, and one sound more, may be as good.
+    equal = result("equal", range(1, 22), 30)
     assert compared(best, equal).behind(equal)[0] < 0
     advice = compared(best, equal, worse).advice
     assert advice.startswith("Take equal (89.5%)")
     assert "20 times as long" in advice
+    # One that errs on quite others may be as good, and may be much worse.
+    assert compared(best, result("other", range(100, 121), 30)).advice.startswith("Take best")
+    # Of few groups nothing can be told: one, or two that agree by chance.
+    bad = result("bad", range(200), 1)
+    for groups in (np.zeros(200, np.int64), np.arange(200) // 100):
+        told = replace(compared(result("good", range(0), 600), bad), groups=groups)
+        assert told.advice.startswith("Take good")
     # To save 9 seconds, nobody takes what may be worse.
     quick = replace(best, train_seconds=10.0)
     assert "Take best" in compared(quick, replace(equal, train_seconds=1.0)).advice

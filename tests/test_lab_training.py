@@ -37,7 +37,7 @@ from audiosearch.own.features import LIBROSA26, get_feature
 from audiosearch.own.waveforms import ClipLength, windows
 
 # tests/test_lab_backbones.py
-PRETRAINED = ("lite-trunk", "mobilenet", "mobilenet-still")
+PRETRAINED = ("lite-trunk", "mobilenet", "mobilenet-frozen")
 
 SHAPES = {
     "mlp": (384,),

@@ -41,7 +41,7 @@ def test_trials_in_processes_give_what_they_give_in_turn(tmp_path):
     alone, apart = ({each.model: each for each in found[jobs].results} for jobs in (1, 2))
     for model, one in alone.items():
         other = apart[model]
-        assert one.measures == other.measures
+        assert one.accuracy == pytest.approx(other.accuracy, abs=1 / 17)
         assert one.parameters == other.parameters
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)
         for a, b in zip(one.folds, other.folds, strict=True):
@@ -86,7 +86,7 @@ def test_ctrl_c_ends_all_processes(tmp_path):
     )
     try:
         report = tmp_path / "out" / "report.json"
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not report.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         # The command, what joblib clears up with, and two that train until they are ended.
@@ -95,7 +95,8 @@ def test_ctrl_c_ends_all_processes(tmp_path):
         assert len(_group(running.pid)) >= 4
         time.sleep(5)
         os.killpg(running.pid, signal.SIGINT)
-        running.communicate(timeout=60)
+        running.communicate(timeout=120)
+        deadline = time.monotonic()
         # joblib's own process, which clears up after the others, ends a moment later.
         while _group(running.pid) and time.monotonic() < deadline + 60:
             time.sleep(0.1)
@@ -156,10 +157,18 @@ def _losing(call):
     return lost
 
 
-def test_how_many_run_at_once():
+def test_how_many_run_at_once(monkeypatch):
     assert job_count(4, LabConfig(), 3) == 3, "no more than there are"
     assert job_count(4, LabConfig(), 0) == 1, "what is fitted at once takes no process"
     assert job_count(None, LabConfig(device="gpu"), 6) == 1, "one trains on a GPU"
+    monkeypatch.setattr("audiosearch.lab.trials.core_count", lambda: 8)
+    monkeypatch.setattr("audiosearch.lab.trials.free_memory_mb", lambda: 64_000.0)
+    assert job_count(None, LabConfig(device="cpu"), 99) == 8, "one a core"
+    monkeypatch.setattr("audiosearch.lab.trials.free_memory_mb", lambda: 7_000.0)
+    assert job_count(None, LabConfig(device="cpu"), 99) == 3, "as far as there is memory"
+    assert job_count(5, LabConfig(device="cpu"), 99) == 5, "unless asked for"
+    monkeypatch.setattr("audiosearch.lab.trials.free_memory_mb", lambda: None)
+    assert job_count(None, LabConfig(device="cpu"), 99) == 8, "where memory is not known"
     with pytest.raises(InvalidArgumentError, match="at least 1"):
         job_count(0, LabConfig(), 6)
 
@@ -171,10 +180,14 @@ def test_use_of_the_machine_adds_up_over_processes():
     assert [each.seconds for each in both] == [1.0, 2.0, 3.0]
     assert [each.cores for each in both] == pytest.approx([1.0, 1.5, 0.5])
     assert [each.memory_mb for each in both] == pytest.approx([100, 250, 50])
-    # Many samples become few, and what was spent stays.
-    long = [UsageSample(float(second), 2.0, 10.0) for second in range(1, 1001)]
+    # Many samples become few; what was spent and the most that was held stay.
+    long = [
+        UsageSample(float(second), 2.0, 500.0 if second == 777 else 10.0)
+        for second in range(1, 1001)
+    ]
     shown = combined([(0.0, long), (1000.0, long)])
-    assert len(shown) == 240
+    assert 200 <= len(shown) <= 240
     spans = np.diff([0.0, *(each.seconds for each in shown)])
     assert np.dot(spans, [each.cores for each in shown]) == pytest.approx(4000)
-    assert [each.memory_mb for each in shown] == pytest.approx([10.0] * 240)
+    assert sorted({each.memory_mb for each in shown}) == [10.0, 500.0], "one followed the other"
+    assert max(each.memory_mb for each in combined([(0.0, long), (3.0, long)])) == 510

@@ -187,7 +187,9 @@ def _waveforms(random: np.random.Generator, clips: Floats, names: set[str]) -> F
             clip *= np.float32(10 ** random.uniform(-0.3, 0.3))
         if "noise" in names:
             below = 10 ** (random.uniform(-50, -20) / 20) * float(clip.std())
-            clip += np.float32(below) * random.standard_normal(clip.shape, np.float32)
+            # The same in all channels.
+            drawn = np.asarray(random.standard_normal((samples,), np.float32))
+            clip += np.float32(below) * drawn.reshape(-1, *[1] * (clip.ndim - 1))
     return result
 
 

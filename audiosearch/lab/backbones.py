@@ -1,12 +1,12 @@
 """Pretrained networks that the lab's own stand on: they begin with weights that heard or saw much.
 
-=================== =========================================================================
-``lite-trunk``      the bundled embedder's convolutions, over the whole spectrogram at once;
-                    the last stage is trained on, with the classes
-``mobilenet``       Keras's MobileNetV2 with ImageNet weights (Sandler et al., arXiv:1801.04381),
-                    on the spectrogram as a picture; all of it is trained on
-``mobilenet-still`` the same, and only what stands on it is trained
-=================== =========================================================================
+==================== ========================================================================
+``lite-trunk``       the bundled embedder's convolutions, over the whole spectrogram at once;
+                     the last stage is trained on, with the classes
+``mobilenet``        Keras's MobileNetV2 with ImageNet weights (Sandler et al.,
+                     arXiv:1801.04381), on the spectrogram as a picture; all of it is trained on
+``mobilenet-frozen`` the same, and only what stands on it is trained
+==================== ========================================================================
 
 MobileNetV2's weights (9 MB, Apache-2.0) are fetched from Keras's publisher where they are first
 needed, and kept with the other fetched models (`audiosearch.model_cache`). Batch normalisation
@@ -15,6 +15,7 @@ keeps the statistics that it came with: a few hundred sounds give no better ones
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from audiosearch.errors import InvalidArgumentError, ModelError, printable
 from audiosearch.model_cache import RemoteFile, accept, fetch_file, locked, model_folder
 from audiosearch.own.trunk import load_trunk
 
-__all__ = ["lite_trunk", "mobilenet"]
+__all__ = ["fetch_mobilenet", "lite_trunk", "mobilenet"]
 
 _TRAINED = ("merge_3", "full_3_")
 """How the names of the trunk's convolutions begin that are trained on: its last stage."""
@@ -75,8 +76,13 @@ def lite_trunk(layers: Any, clip: Any) -> Any:
                 values[node.output[0]] = layers.ReLU()(given[0])
             case "Add":
                 values[node.output[0]] = layers.Add()(given)
-            case _:  # the mean over a patch's time
+            case "ReduceMean" | "Flatten":  # over a patch's time: here it is over the clip's
                 break
+            case kind:
+                raise ModelError(
+                    f"The bundled embedder has a layer of the kind {kind}, which cannot be trained "
+                    "on. Please report this."
+                )
     places = values[graph.node[-2].input[0]]
     rows = layers.Reshape((places.shape[1], places.shape[2] * places.shape[3]))(places)
     both = [layers.GlobalAveragePooling1D()(rows), layers.GlobalMaxPooling1D()(rows)]
@@ -131,19 +137,47 @@ def mobilenet(layers: Any, clip: Any, *, trained: bool) -> Any:
     keras = import_keras()
     grey = layers.Reshape((*clip.shape[1:], 1))(clip)
     colours = layers.Concatenate()([grey, grey, grey])
-    folder = model_folder("mobilenet_v2")
-    with locked(folder):
-        found = fetch_file(_MOBILENET, folder, by_hand=_BY_HAND)
-        try:
-            backbone = keras.applications.MobileNetV2(
-                input_tensor=colours, include_top=False, weights=str(found.path)
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"{printable(str(found.path))} holds no weights of MobileNetV2 ({error}). Delete "
-                "it and run the same command again."
-            ) from error
-        accept(folder, [found])
+    path = fetch_mobilenet()
+    try:
+        backbone = _mobilenet(keras, colours, path)
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from error
     for layer in backbone.layers:
         layer.trainable = trained and not isinstance(layer, layers.BatchNormalization)
     return layers.Dropout(0.4)(layers.GlobalAveragePooling2D()(backbone.output))
+
+
+def fetch_mobilenet() -> Path:
+    """Return the file of MobileNetV2's weights, which is fetched where it is not here yet.
+
+    Raises
+    ------
+    DownloadError
+        When it cannot be had.
+    ModelError
+        When what was fetched is damaged.
+    """
+    folder = model_folder("mobilenet_v2")
+    path = folder / _NAME
+    if path.is_file():
+        return path
+    with locked(folder):
+        found = fetch_file(_MOBILENET, folder, by_hand=_BY_HAND)
+        keras = import_keras()
+        try:
+            _mobilenet(keras, keras.Input((96, 96, 3)), found.path)
+        except (OSError, ValueError, KeyError) as error:
+            raise _damaged(found.path, error) from error
+        accept(folder, [found])
+    return path
+
+
+def _mobilenet(keras: Any, image: Any, path: Path) -> Any:
+    return keras.applications.MobileNetV2(input_tensor=image, include_top=False, weights=str(path))
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{printable(str(path))} holds no weights of MobileNetV2 ({error}). Delete it and run the "
+        "same command again."
+    )

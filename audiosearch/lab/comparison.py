@@ -33,6 +33,7 @@ from audiosearch.lab.folders import new_folder
 from audiosearch.lab.inspection import find_copies
 from audiosearch.lab.measures import accuracy_interval, measure
 from audiosearch.lab.models import ModelSpec, get_model
+from audiosearch.lab.networks import prepare_network
 from audiosearch.lab.results import FoldResult, ModelResult
 from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import LabelledSound, SoundSet
@@ -57,6 +58,8 @@ __all__ = ["Comparison", "compare"]
 
 _TIMED_CLIPS = 16
 _WORTH_SECONDS = 60.0  # saved in training, for which a model is taken that is no worse
+_MOST_WORSE = 0.05  # what it may be less accurate by
+_ENOUGH_GROUPS = 5  # with fewer, what is chance cannot be told
 _CURVES = ("loss", "validation_loss", "validation_accuracy", "learning_rate")
 
 
@@ -97,7 +100,7 @@ class Comparison:
     def advice(self) -> str:
         """Which model to take and why, in a sentence or two."""
         best = self.results[0]
-        equals = [each for each in self.results if self.behind(each)[0] <= 0]
+        equals = [each for each in self.results if self._is_equal(each)]
         chosen = min(equals, key=lambda each: each.train_seconds)
         saved = best.train_seconds - chosen.train_seconds
         if saved < max(_WORTH_SECONDS, best.train_seconds / 2):
@@ -120,7 +123,17 @@ class Comparison:
         It is that of the difference sound by sound, over the same groups: two models err on the
         same hard sounds, so this tells them apart where their own intervals overlap.
         """
+        if result is self.results[0]:
+            return 0.0, 0.0
+        if len(np.unique(self.groups)) < 2:
+            return -1.0, 1.0
         return accuracy_interval(self.results[0].right - result.right, groups=self.groups)
+
+    def _is_equal(self, result: ModelResult) -> bool:
+        """Tell whether a model may be as good as the best, and is not much worse if it is not."""
+        low, high = self.behind(result)
+        enough = len(np.unique(self.groups)) >= _ENOUGH_GROUPS
+        return result is self.results[0] or (enough and low <= 0 and high <= _MOST_WORSE)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -211,7 +224,8 @@ def compare(
     if not models or not seeds:
         raise InvalidArgumentError("Name at least one model and one seed.")
     refuse_processes("A comparison")
-    specs = [get_model(name) for name in dict.fromkeys(models)]
+    # What is fitted at once comes first, while nothing else takes the processor.
+    specs = sorted(map(get_model, dict.fromkeys(models)), key=lambda spec: spec.kind == "network")
     config = replace(config or LabConfig(), validation=0.0, patience=0)
     job_count(jobs, config, 0)
     devices = check_device_names(devices)
@@ -236,12 +250,20 @@ def compare(
             for name, known in keys.items()
         }
         planned = [
-            Trial(sources[spec.feature], each, replace(config, model=spec.name, seed=seed))
+            Trial(
+                sources[spec.feature],
+                each,
+                replace(config, model=spec.name, seed=seed),
+                keeps_graph=seed == seeds[0] and each is plan.splits[0],
+            )
             for spec in specs
             # What is fitted at once does not depend on a seed.
             for seed in (seeds if spec.kind == "network" else seeds[:1])
             for each in plan.splits
         ]
+        for spec in specs:
+            prepare_network(spec.network)  # once, and not in each of several processes
+        graphs: dict[str, bytes] = {}
         networks = sum(each.config.spec.kind == "network" for each in planned)
         answers = run_trials(planned, jobs=job_count(jobs, config, networks))
         stack.enter_context(contextlib.closing(answers))
@@ -253,19 +275,30 @@ def compare(
                     found_each.append(each)
                     if on_fold:
                         on_fold(spec.name, each.fold)
-                features = FeatureSet(store, sounds, sources[spec.feature].keys, memory=0)
-                results.append(_result(features, own, found_each, groups, seconds[spec.name]))
+                graphs[spec.name] = found_each[0].graph
+                results.append(_result(sounds, own, found_each, groups, seconds[spec.name]))
                 _follow(run, results[-1])
             results.sort(key=lambda each: -each.accuracy)
             untested = tuple(each.name for each in specs[number:])
             found = Comparison(folder, sounds, plan, tuple(seeds), tuple(results), groups, untested)
             write_json(folder / "report.json", found.to_dict())
-        if devices:
-            # Alone on the machine: what trained for the comparison is ended.
-            answers.close()
-            times = _epoch_times(store, sources, plan, specs, config, devices)
-            found = replace(found, epoch_times=times)
-            write_json(folder / "report.json", found.to_dict())
+        # Times are taken alone on the machine: what trained for the comparison is ended.
+        answers.close()
+        speeds = {
+            spec.name: _score_ms(
+                graphs[spec.name],
+                FeatureSet(store, sounds, sources[spec.feature].keys, memory=0),
+            )
+            for spec in specs
+        }
+        timed = tuple(replace(each, score_ms=speeds[each.model]) for each in results)
+        times = (
+            _epoch_times(store, sources, plan, specs, config, devices)
+            if devices
+            else found.epoch_times
+        )
+        found = replace(found, results=timed, epoch_times=times)
+        write_json(folder / "report.json", found.to_dict())
     from audiosearch.lab.report import write_report
 
     write_report(found)
@@ -323,13 +356,12 @@ def _follow(run: Tracked, result: ModelResult) -> None:
 
 
 def _result(
-    features: FeatureSet,
+    sounds: SoundSet,
     planned: Sequence[Trial],
     trained: Sequence[TrialResult],
     groups: npt.NDArray[np.int64],
     feature_seconds: float,
 ) -> ModelResult:
-    sounds = features.sounds
     truth = sounds.targets()
     seeds = list(dict.fromkeys(each.config.seed for each in planned))
     scores = np.zeros((len(seeds), len(sounds), len(sounds.classes)), np.float32)
@@ -348,7 +380,7 @@ def _result(
         folds,
         feature_seconds,
         sum(each.seconds for each in folds),
-        _score_ms(trained[-1].graph, features),
+        None,
         sum(int(layer["parameters"]) for layer in layers),
         layers,
         combined([(each.began, each.usage) for each in trained]),

@@ -101,7 +101,7 @@ _ALL = (
     ModelSpec(
         "mobilenet-frozen",
         "image",
-        network="mobilenet-still",
+        network="mobilenet-frozen",
         epochs=20,
         scaling=(0.5, 2.0),
     ),

@@ -13,9 +13,9 @@ from typing import Any
 
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError
-from audiosearch.lab.backbones import lite_trunk, mobilenet
+from audiosearch.lab.backbones import fetch_mobilenet, lite_trunk, mobilenet
 
-__all__ = ["NETWORKS", "build_network", "summary_of"]
+__all__ = ["NETWORKS", "build_network", "prepare_network", "summary_of"]
 
 # From so many frames on, a spectrogram is taken at half its rate.
 _MANY_FRAMES = 200
@@ -163,8 +163,22 @@ NETWORKS: dict[str, Callable[[Any, Any], Any]] = {
     "lstm-wave": _lstm_wave,
     "lite-trunk": lite_trunk,
     "mobilenet": functools.partial(mobilenet, trained=True),
-    "mobilenet-still": functools.partial(mobilenet, trained=False),
+    "mobilenet-frozen": functools.partial(mobilenet, trained=False),
 }
+
+
+def prepare_network(name: str) -> None:
+    """Fetch what a network is built from and is not here yet.
+
+    Raises
+    ------
+    DownloadError
+        When it cannot be had.
+    ModelError
+        When it is damaged.
+    """
+    if name.startswith("mobilenet"):
+        fetch_mobilenet()
 
 
 def summary_of(network: Any) -> list[dict[str, Any]]:

@@ -121,7 +121,7 @@ def _results(found: Comparison) -> str:
             f"{each.measures.mAP:.3f}",
             f"{each.feature_seconds:,.0f} s",
             f"{each.train_seconds:,.0f} s",
-            f"{each.score_ms:.2f} ms",
+            "" if each.score_ms is None else f"{each.score_ms:.2f} ms",
             f"{each.parameters:,}",
             f"{each.cores:.1f}",
             f"{each.peak_mb:,.0f} MB",

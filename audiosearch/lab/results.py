@@ -47,8 +47,9 @@ class ModelResult:
         Time to compute what features were not there yet.
     train_seconds : float
         Time of the trainings of all folds and seeds, added up; they may have run at once.
-    score_ms : float
-        Time to score one clip's features, in a batch of 16, with ONNX Runtime.
+    score_ms : float or None
+        Time to score one clip's features, in a batch of 16, with ONNX Runtime; it is taken when
+        nothing is trained any more.
     parameters : int
         How many numbers the model has.
     layers : list of dict
@@ -69,7 +70,7 @@ class ModelResult:
     folds: list[FoldResult]
     feature_seconds: float
     train_seconds: float
-    score_ms: float
+    score_ms: float | None
     parameters: int
     layers: list[dict[str, Any]]
     usage: list[UsageSample]
@@ -97,7 +98,7 @@ class ModelResult:
             "measures": self.measures.to_dict(),
             "feature_seconds": round(self.feature_seconds, 2),
             "train_seconds": round(self.train_seconds, 2),
-            "score_ms": round(self.score_ms, 4),
+            "score_ms": None if self.score_ms is None else round(self.score_ms, 4),
             "parameters": self.parameters,
             "peak_mb": round(self.peak_mb),
             "usage": [

@@ -32,7 +32,7 @@ from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
 from audiosearch.lab.splits import Split, SplitPlan
 from audiosearch.lab.training import scores_of
-from audiosearch.lab.usage import Usage, UsageSample
+from audiosearch.lab.usage import Usage, UsageSample, free_memory_mb
 from audiosearch.storage import Closing
 
 __all__ = [
@@ -44,6 +44,9 @@ __all__ = [
     "rightness",
     "run_trials",
 ]
+
+_PROCESS_MB = 2000
+"""What a process may come to: a backend of Keras, a network in training, its share of features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +70,24 @@ class FeatureSource:
 
 @dataclass(frozen=True)
 class Trial:
-    """A training to be done, and what it is tested on."""
+    """A training to be done, and what it is tested on.
+
+    Attributes
+    ----------
+    source : FeatureSource
+        The features.
+    split : Split
+        What to learn from, and what to test on.
+    config : LabConfig
+        Settings.
+    keeps_graph : bool
+        Whether the fitted model is wanted, too.
+    """
 
     source: FeatureSource
     split: Split
     config: LabConfig
+    keeps_graph: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,7 @@ class TrialResult:
     scores : float32 (tested sounds, classes)
         Of the sounds it was tested on.
     graph : bytes
-        The fitted model as ONNX.
+        The fitted model as ONNX, where it is wanted.
     layers : list of dict
         Layers, shapes, parameters.
     began : float
@@ -108,7 +124,8 @@ def job_count(jobs: int | None, config: LabConfig, networks: int) -> int:
     Parameters
     ----------
     jobs : int or None
-        What was asked for. Where None: one a core, or one alone where a GPU trains.
+        What was asked for. Where None: one a core, as far as there is memory for them, or one alone
+        where a GPU trains.
     config : LabConfig
         Settings of the trainings.
     networks : int
@@ -126,6 +143,9 @@ def job_count(jobs: int | None, config: LabConfig, networks: int) -> int:
     if jobs is None:
         on_gpu = config.device == "gpu" or (config.device == "auto" and has_gpu())
         jobs = 1 if on_gpu else core_count()
+        free = free_memory_mb()
+        if free is not None:
+            jobs = max(1, min(jobs, int(free / _PROCESS_MB)))
     return min(jobs, networks)
 
 
@@ -137,7 +157,7 @@ def run_trials(trials: Sequence[Trial], *, jobs: int) -> Generator[TrialResult, 
     trials : sequence of Trial
         What to train and test. Networks are trained in processes where `jobs` is above 1.
     jobs : int
-        How many at once.
+        How many at once. joblib's shared processes are ended afterwards.
 
     Raises
     ------
@@ -249,7 +269,7 @@ def _run(features: FeatureSet, trial: Trial) -> TrialResult:
     began = time.time()
     with Usage() as usage:
         fold, fit, scores = _tested(features, trial.split, trial.config)
-    graph = fit.write().SerializeToString()
+    graph = fit.write().SerializeToString() if trial.keeps_graph else b""
     return TrialResult(fold, scores, graph, fit.layers, began, usage.samples)
 
 
@@ -270,20 +290,19 @@ def _in_processes(trials: Sequence[Trial], jobs: int) -> Generator[TrialResult, 
     threads = max(1, core_count() // jobs)
     with joblib.parallel_config("loky", inner_max_num_threads=threads, max_nbytes=None):
         pool = joblib.Parallel(n_jobs=jobs, return_as="generator", pre_dispatch=jobs, batch_size=1)
-        found = pool(
-            joblib.delayed(_run_apart)(each, threads, IN_MEMORY // jobs) for each in trials
-        )
-        try:
-            yield from found
-        except TerminatedWorkerError as error:
-            raise OtherProcessError(
-                "A process that trained a network ended unexpectedly: memory may have run out. Run "
-                "the same command again with fewer --jobs."
-            ) from error
-        finally:
-            found.close()
-            # They would wait for more, with all that they have in memory.
-            get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    # Outside of that setting, as the caller's own work goes on between two results.
+    found = pool(joblib.delayed(_run_apart)(each, threads, IN_MEMORY // jobs) for each in trials)
+    try:
+        yield from found
+    except TerminatedWorkerError as error:
+        raise OtherProcessError(
+            "A process that trained a network ended unexpectedly: memory may have run out. Run "
+            "the same command again with fewer --jobs."
+        ) from error
+    finally:
+        found.close()
+        # They would wait for more, with all that they have in memory.
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 def _run_apart(trial: Trial, threads: int, memory: int) -> TrialResult:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-__all__ = ["Usage", "UsageSample", "combined", "memory_mb"]
+__all__ = ["Usage", "UsageSample", "combined", "free_memory_mb", "memory_mb"]
 
 _MOST_SAMPLES = 240
 
@@ -105,28 +107,43 @@ def combined(runs: Sequence[tuple[float, Sequence[UsageSample]]]) -> list[UsageS
     Returns
     -------
     list of UsageSample
-        At most 240, since the first began: cores and memory of the runs in each span, added up.
+        At most 240, since the first began: the cores of all runs, and the most memory that all took
+        together, in each span.
     """
     began = min(start for start, _ in runs)
-    ends = sorted({start - began + each.seconds for start, samples in runs for each in samples})
-    if len(ends) > _MOST_SAMPLES:
-        ends = np.linspace(0, ends[-1], _MOST_SAMPLES + 1)[1:].tolist()
-    edges = np.array([0.0, *ends])
-    spans = np.maximum(np.diff(edges), 1e-9)
-    cores, memory = np.zeros(len(spans)), np.zeros(len(spans))
+    # Within each stretch between two of all these moments, every run's sample is one and the same.
+    moments = {0.0}
+    for start, samples in runs:
+        moments |= {start - began, *(start - began + each.seconds for each in samples)}
+    edges = np.array(sorted(moments))
+    spent, memory = np.zeros(len(edges)), np.zeros(len(edges) - 1)
     for start, samples in runs:
         times = start - began + np.array([0.0, *(each.seconds for each in samples)])
-        spent = np.cumsum([0.0, *np.diff(times) * [each.cores for each in samples]])
-        cores += np.diff(np.interp(edges, times, spent)) / spans
-        # In each span what the first sample that is not before its end says, for as long as it ran.
+        busy = np.cumsum([0.0, *np.diff(times) * [each.cores for each in samples]])
+        spent += np.interp(edges, times, busy)
         place = np.minimum(np.searchsorted(times[1:], edges[1:]), len(samples) - 1)
-        shared = np.clip(edges[1:], None, times[-1]) - np.clip(edges[:-1], times[0], None)
-        held = np.array([each.memory_mb for each in samples])[place]
-        memory += held * np.clip(shared / spans, 0.0, 1.0)
+        is_running = (edges[:-1] >= times[0]) & (edges[1:] <= times[-1])
+        memory += np.where(is_running, np.array([each.memory_mb for each in samples])[place], 0.0)
+    step = -(-len(memory) // _MOST_SAMPLES)
+    firsts = np.arange(0, len(memory), step)
+    stops = np.append(firsts[1:], len(memory))
+    spans = np.maximum(edges[stops] - edges[firsts], 1e-9)
+    cores = (spent[stops] - spent[firsts]) / spans
     return [
-        UsageSample(float(end), float(busy), float(size))
-        for end, busy, size in zip(ends, cores, memory, strict=True)
+        UsageSample(float(end), float(used), float(most))
+        for end, used, most in zip(
+            edges[stops], cores, np.maximum.reduceat(memory, firsts), strict=True
+        )
     ]
+
+
+def free_memory_mb() -> float | None:
+    """Return the megabytes that new processes could take; None where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return None
 
 
 def memory_mb() -> float:
