@@ -57,6 +57,7 @@ def test_only_the_last_stage_of_the_trunk_is_trained_on(tmp_path):
 def test_a_clip_too_short_for_the_trunk_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"at least 0\.16 s"):
         build_network("lite-trunk", (15, 64), 3)
+    assert build_network("lite-trunk", (16, 64), 3).output.shape[1:] == (3,)
 
 
 def write_as_published(model, path):

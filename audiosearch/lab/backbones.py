@@ -97,7 +97,7 @@ def _convolved(
     bias: npt.NDArray[np.float32],
 ) -> Any:
     size, is_same = kernel.shape[-1], kernel.shape[-1] == 3
-    if min(values.shape[1:3]) < size:
+    if not is_same and min(values.shape[1:3]) < size:
         raise InvalidArgumentError(
             "A clip must be at least 0.16 s long for the bundled embedder's trunk: set --seconds."
         )
