@@ -13,16 +13,29 @@ import functools
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from audiosearch.errors import InvalidArgumentError
+from audiosearch.errors import InvalidArgumentError, printable
 from audiosearch.storage import resource_path
 
-__all__ = ["CLASS_COUNT", "Label", "Labels", "load_labels", "name_key", "normalize", "stem"]
+__all__ = [
+    "CLASS_COUNT",
+    "Label",
+    "Labels",
+    "load_labels",
+    "name_key",
+    "name_problem",
+    "normalize",
+    "plain",
+    "stem",
+]
 
 CLASS_COUNT = 527
 """How many classes AudioSet's released labels have."""
+
+# What keyboards of other countries and word processors write, each as the one character it means.
+_SAME = str.maketrans("（）“”„«»「」＂：－−–—＞＜＝｜　", '()"""""""":----><=| ')
 
 # Endings that split no meaning: "dogs" is "dog", "barking" is "bark". Longest first.
 _ENDINGS = ("ing", "es", "s", "ed")
@@ -247,6 +260,29 @@ class Labels:
                 found[self._by_mid[current].index] = None
             queue.extend(self._children.get(current, ()))
         return tuple(found)
+
+
+def plain(text: str) -> str:
+    """Return a text with the usual brackets, quotes and signs; its length stays."""
+    return text.translate(_SAME)
+
+
+def name_problem(names: Iterable[str]) -> str | None:
+    """Return why classes of the user's own cannot be told apart in queries; None where they can."""
+    known: dict[str, str] = {}
+    for name in names:
+        if '"' in plain(name):
+            return (
+                f"The class {printable(name)} holds a quotation mark, in which queries put names. "
+                "Give it a name without one"
+            )
+        other = known.setdefault(name_key(name), name)
+        if other != name:
+            return (
+                f"The classes '{printable(other)}' and '{printable(name)}' are one in a query. "
+                "Give one of them another name"
+            )
+    return None
 
 
 def name_key(name: str) -> str:

@@ -24,17 +24,34 @@ def labels_of(sounds) -> dict[str, tuple[str, ...]]:
 
 def test_a_folder_of_folders_gives_its_folders_names_as_classes(tmp_path):
     write_sound(tmp_path / "Büro  lärm" / "deep" / "a.wav", "noise", 1)
-    write_sound(tmp_path / 'it\'s; 50% "x"' / "b.wav", "low", 1)
+    write_sound(tmp_path / "it's; 50% x" / "b.wav", "low", 1)
     write_sound(tmp_path / "loose.wav", "low", 2)
     (tmp_path / "nothing").mkdir()
     sounds = read_sounds(tmp_path)
     assert sounds.layout == "folders"
-    assert sounds.classes == ("Büro lärm", 'it\'s; 50% "x"')
-    assert labels_of(sounds) == {"a.wav": ("Büro lärm",), "b.wav": ('it\'s; 50% "x"',)}
+    assert sounds.classes == ("Büro lärm", "it's; 50% x")
+    assert labels_of(sounds) == {"a.wav": ("Büro lärm",), "b.wav": ("it's; 50% x",)}
     assert [(Path(path).name, reason) for path, reason in sounds.skipped] == [
         ("loose.wav", "It lies in no class's folder."),
         ("nothing", "The folder of this class holds no sounds."),
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (['5" pipe', "dog"], "quotation mark"),
+        (["5” pipe"], "quotation mark"),
+        (["Strasse", "Straße"], "'Strasse' and 'Straße' are one"),
+    ],
+)
+def test_classes_that_queries_could_not_name_are_refused(names, said, tmp_path):
+    for name in names:
+        write_sound(tmp_path / name / "a.wav", "low", 1)
+    with pytest.raises(DataError, match=said):
+        read_sounds(tmp_path)
+    write_sound(tmp_path / "cat" / "a.wav", "low", 1)
+    assert read_sounds(tmp_path, classes=["cat"]).classes == ("cat",)
 
 
 def test_one_class_written_in_two_ways_is_one_class(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import soundfile
 from conftest import write_packed
 from lab_fixtures import sound
+from PIL import Image
 from test_own_classes import trained
 
 import audiosearch as aus
@@ -131,10 +133,12 @@ def test_completion_says_that_a_class_is_the_users(library, client):
     assert listed == [found.to_dict()]
 
 
-@pytest.mark.parametrize("name", ['the "big" one', "5” pipe", "C++", "a-b: c", "ключ"])
+@pytest.mark.parametrize("name", ["C++", "a（b", "a-b: c", "it's; 5 – 6", "ключ"])
 def test_a_name_of_any_signs_can_be_asked_for(name):
     vocabulary = Vocabulary(own_classes=["something else", name])
     assert parse(label_query(name), vocabulary=vocabulary).classes == (528,)
+    both = Vocabulary(own_classes=["a b", "a(b", name])
+    assert parse(label_query(name), vocabulary=both).classes == (529,)
     found = [each for each in vocabulary.complete(name, count=60) if each.own]
     assert (label_query(name), name) in [(each.text, each.label) for each in found]
 
@@ -236,6 +240,38 @@ def test_a_row_of_a_packed_file_says_that_there_is_no_sound(library, client, tmp
     assert client.get(f"/clips/{clip}/scores.png?label=").status_code == 404
 
 
+def test_own_curves_need_no_embedding_frames(library, client, tmp_path):
+    aus.export(library, tmp_path / "all.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps(line | {"frames": ""}) + "\n" for line in lines)
+    (tmp_path / "few.jsonl").write_text(text, encoding="utf-8")
+    aus.import_clips(tmp_path / "few.jsonl", tmp_path / "copy")
+    with Library(tmp_path / "copy") as copy:
+        for name in ("a-low", "d-both"):
+            whole = {
+                curve.label: curve.scores
+                for curve in library.timeline(first_of(library, name).clip, end=3.0, top=530).curves
+                if not curve.mid
+            }
+            alone = copy.timeline(first_of(copy, name).clip, end=3.0, top=530)
+            assert {curve.label: curve.scores for curve in alone.curves} == whole
+            assert alone.curves[0].label == "my machine"
+            assert len(copy.timeline(first_of(copy, name).clip, end=3.0, top=1).curves) == 1
+
+
+def test_the_picture_of_a_class_over_time_takes_the_name_of_an_own_one(library, client):
+    hit = first_of(library, "a-low")
+    pictures = [
+        client.get(f"/clips/{hit.clip}/scores.png", query_string={"label": label})
+        for label in ("My machine", "noise", "/m/096m7z")
+    ]
+    assert [each.status_code for each in pictures] == [200] * 3
+    images = [np.asarray(Image.open(io.BytesIO(each.data)).convert("L")) for each in pictures]
+    lit = [(image > images[1].min()).mean() for image in images]
+    assert lit[0] > lit[1], "the machine is heard"
+    assert client.get(f"/clips/{hit.clip}/scores.png?label=no such").status_code == 404
+
+
 def test_frames_of_a_sound_that_is_sent_have_them_too(client, recordings):
     with (recordings / "d-both.wav").open("rb") as file:
         data = {"file": (file, "x.wav"), "top": "10", "frames": "1"}
@@ -254,6 +290,21 @@ def test_the_command_lists_the_librarys_own_classes(library, invoke):
     assert any("/m/096m7z" in line for line in found)
     assert len(invoke("classes").out.splitlines()) == 527
     assert invoke("classes", "--library", Path("nowhere")).code == 1
+
+
+def test_the_command_lists_audiosets_classes_where_the_default_library_cannot_be_read(
+    library, invoke, monkeypatch
+):
+    manifest = library.folder / "manifest.json"
+    monkeypatch.setenv("AUDIOSEARCH_LIBRARY", str(library.folder))
+    assert len(invoke("classes").out.splitlines()) == 530
+    facts = json.loads(manifest.read_text(encoding="utf-8"))
+    for text in ("{", json.dumps(facts | {"format_version": 99})):
+        manifest.write_text(text, encoding="utf-8")
+        done = invoke("classes")
+        assert (done.code, len(done.out.splitlines())) == (0, 527)
+        assert "classes of AudioSet alone" in done.err
+        assert invoke("classes", "--library", library.folder).code == 1
 
 
 def test_a_suggestion_leads_to_the_users_class(client):

@@ -15,7 +15,14 @@ from lab_fixtures import sound
 from test_own_classes import trained
 
 import audiosearch as aus
-from audiosearch.errors import DataError, InvalidArgumentError, LibraryMismatchError
+from audiosearch.errors import (
+    DataError,
+    InvalidArgumentError,
+    LibraryDamagedError,
+    LibraryMismatchError,
+)
+from audiosearch.library import transfer
+from audiosearch.library.bundles import read_bundles
 from audiosearch.library.library import Library
 from audiosearch.library.verification import verify
 from audiosearch.own.classifier import LabClassifier
@@ -68,6 +75,34 @@ def own_of(folder):
             clips, frames = library.own.read(numbers, stop)
             held[origin.path or origin.name] = clips.tolist(), frames.tolist()
         return library.own.names, held
+
+
+def stored_of(folder):
+    """What a library holds of AudioSet's classes and of vectors and frames, by recording."""
+    held = {}
+    with Library(folder) as library:
+        for bundle in read_bundles(library):
+            first = 0
+            stops = bundle.frame_counts.cumsum(dtype=int)
+            for origin in bundle.origins:
+                rows = slice(first, first + origin.clips)
+                first += origin.clips
+                start = stops[rows.start] - bundle.frame_counts[rows.start]
+                held[origin.path or origin.name] = (
+                    bundle.codes[rows].tolist(),
+                    bundle.vectors[rows].tolist(),
+                    bundle.frame_counts[rows].tolist(),
+                    bundle.frames[start : stops[rows.stop - 1]].tolist(),
+                )
+    return held
+
+
+def another(folder, kinds):
+    """Train one more classifier, of another name."""
+    made = trained(folder / "another", kinds).rename(folder / "fowl")
+    about = json.loads((made / "classifier.json").read_text(encoding="utf-8"))
+    (made / "classifier.json").write_text(json.dumps(about | {"name": "fowl"}), encoding="utf-8")
+    return made
 
 
 def found(folder, query='label:"my machine" score:>0.5'):
@@ -218,6 +253,85 @@ def test_a_library_without_own_classes_gets_them(plain, master, tmp_path, invoke
     assert set(found(out)) == {"a-low", "d-both", "e-more"}
 
 
+def test_what_is_known_of_a_recording_stays_when_own_scores_come_to_it(
+    plain, master, recordings, tmp_path
+):
+    out = Path(shutil.copytree(plain, tmp_path / "out"))
+    fowl = another(tmp_path, {"bird": "high", "bear": "low"})
+    aus.index(recordings, out, classifier=fowl, workers=1)
+    before, heard = stored_of(out), found(out, "label:bird score:>0.5")
+    aus.export(master, tmp_path / "few.csv", threshold=0.5)
+    done = aus.import_clips(tmp_path / "few.csv", out, mix_embedders=True)
+    assert (done.added, done.updated, done.own_classifiers) == (3, 3, ["machines"])
+    after = stored_of(out)
+    assert {path: after[path] for path in before} == before, "scores below 0.5 are still there"
+    assert set(found(out, "label:bird score:>0.5")) == set(heard) == {"b-high", "d-both"}
+    assert set(found(out)) == {"a-low", "d-both"}
+    small = found(out, "label:bird")
+    # Both have heard all of it now, so nothing is left to take.
+    aus.export(out, tmp_path / "all.csv", threshold=0.9)
+    assert aus.import_clips(tmp_path / "all.csv", out, mix_embedders=True).unchanged == 7
+    assert found(out, "label:bird") == small
+    assert verify(out, sounds=False).findings == []
+
+
+def test_a_file_with_another_number_of_clips_brings_no_own_scores(
+    plain, master, recordings, tmp_path
+):
+    aus.export(master, tmp_path / "all.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    first, *rest = [line for line in lines if line["recording"].endswith("d-both.wav")]
+    lines = [line for line in lines if line not in [first, *rest]]
+    lines.append(first | {"clips": 1, "duration": 9.6})
+    (tmp_path / "cut.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = Path(shutil.copytree(plain, tmp_path / "out"))
+    before = stored_of(out)
+    aus.import_clips(tmp_path / "cut.jsonl", out, mix_embedders=True)
+    assert set(found(out)) == {"a-low"}
+    after = stored_of(out)
+    assert {path: after[path] for path in before} == before
+
+
+def test_what_another_process_brought_meanwhile_is_looked_at_again(
+    plain, master, recordings, tmp_path, monkeypatch
+):
+    out = Path(shutil.copytree(plain, tmp_path / "out"))
+    other = another(tmp_path, {"MY machine": "high", "else": "low"})
+    real = transfer.writer_lock
+
+    def late(folder):
+        monkeypatch.setattr(transfer, "writer_lock", real)
+        aus.index(recordings, out, classifier=other, workers=1)  # as another process does
+        return real(folder)
+
+    monkeypatch.setattr(transfer, "writer_lock", late)
+    with pytest.raises(LibraryMismatchError, match="my machine"):
+        aus.merge([master], out, mix_embedders=True)
+    with Library(out) as library:
+        assert [each.name for each in library.own.classifiers] == ["fowl"]
+
+
+def test_a_source_that_changes_meanwhile_is_refused(
+    plain, master, recordings, tmp_path, monkeypatch
+):
+    source = Path(shutil.copytree(master, tmp_path / "source"))
+    out = Path(shutil.copytree(plain, tmp_path / "out"))
+    other = another(tmp_path, {"bird": "high", "bear": "low"})
+    real = transfer.writer_lock
+
+    def late(folder):
+        monkeypatch.setattr(transfer, "writer_lock", real)
+        options = {"classifier": other, "drop_classifier": ["machines"], "workers": 1}
+        aus.index(recordings, source, **options)
+        return real(folder)
+
+    monkeypatch.setattr(transfer, "writer_lock", late)
+    with pytest.raises(LibraryMismatchError, match="changed while it was read"):
+        aus.merge([source], out, mix_embedders=True)
+    assert aus.merge([source], out, mix_embedders=True).updated == 3
+    assert set(found(out, "label:bird score:>0.5")) == {"b-high", "d-both"}
+
+
 def test_the_order_of_the_sources_does_not_matter(plain, master, tmp_path):
     for number, sources in enumerate([(plain, master), (master, plain)]):
         aus.merge(sources, tmp_path / str(number), mix_embedders=True)
@@ -226,9 +340,7 @@ def test_the_order_of_the_sources_does_not_matter(plain, master, tmp_path):
 
 
 def test_what_two_classifiers_heard_of_one_file_is_kept(master, recordings, tmp_path):
-    birds = trained(tmp_path / "birds", {"bird": "high", "bear": "low"}).rename(tmp_path / "fowl")
-    about = json.loads((birds / "classifier.json").read_text(encoding="utf-8"))
-    (birds / "classifier.json").write_text(json.dumps(about | {"name": "fowl"}), encoding="utf-8")
+    birds = another(tmp_path, {"bird": "high", "bear": "low"})
     aus.index(recordings, tmp_path / "b", classifier=birds, workers=1)
     done = aus.merge([tmp_path / "b", master], tmp_path / "out", mix_embedders=True)
     assert (done.added, done.updated, done.unheard) == (6, 3, 0)
@@ -277,7 +389,7 @@ def test_damaged_scores_are_found(master, recordings, classifier, tmp_path):
         (finding,) = verify(folder, sounds=False).findings
         assert finding.kind == "damaged"
         assert f"{name} has {len(whole) - 3:,} of {len(whole):,} bytes" in finding.problem
-        (own / name).write_bytes(bytes([whole[0] ^ 4]) + whole[1:])
+        (own / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 4]))
         (finding,) = verify(folder, sounds=False).findings
         assert "scores of 1 clips differ" in finding.problem
         (own / name).write_bytes(whole)
@@ -287,3 +399,48 @@ def test_damaged_scores_are_found(master, recordings, classifier, tmp_path):
     assert aus.index(recordings, folder, **options).updated == 3, "as the finding says"
     assert verify(folder, sounds=False).findings == []
     assert found(folder) == found(master)
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_sounds_whose_scores_alone_were_kept_are_heard_again(
+    extended, master, recordings, tmp_path
+):
+    folder = Path(shutil.copytree(master, tmp_path / "lib"))
+    (own,) = folder.glob("own-*")
+    for name in ("frames.rows", "sums.rows"):  # as a version left it that did not write them
+        size = (own / name).stat().st_size
+        (own / name).unlink()
+        if extended:
+            (own / name).write_bytes(bytes(size))
+    assert verify(folder, sounds=False).findings == []
+    with Library(folder) as library:
+        assert library.info().unheard_clips == library.info().clips
+        assert library.search('label:"my machine" score:>0.5').total == 0
+        assert library.timeline(library.search("path:a-low").hits[0].clip).unheard_by
+    done = aus.index(recordings, folder, workers=1)
+    assert (done.updated, done.unchanged) == (3, 0)
+    assert verify(folder, sounds=False).findings == []
+    assert found(folder) == found(master)
+    assert aus.index(recordings, folder, workers=1).unchanged == 3
+
+
+@pytest.mark.parametrize("name", ["scores.rows", "sums.rows"])
+def test_a_lost_file_of_own_scores_is_damage(name, master, tmp_path):
+    folder = Path(shutil.copytree(master, tmp_path / "lib"))
+    (own,) = folder.glob("own-*")
+    (own / name).unlink()
+    with Library(folder) as library, pytest.raises(LibraryDamagedError, match=f"{name} is missing"):
+        library.search("label:noise")
+    (finding,) = verify(folder, sounds=False).findings
+    assert f"{name} has 0 of" in finding.problem
+    soundfile.write(tmp_path / "new.wav", sound("low", 90, seconds=1.0), 16000)
+    with pytest.raises(LibraryDamagedError, match="Restore"):
+        aus.index(tmp_path / "new.wav", folder, workers=1)
+    assert not (own / name).exists(), "nothing was written over it"
+
+
+def test_a_classifier_that_is_dropped_meanwhile_finds_nothing_more(master, recordings, tmp_path):
+    folder = Path(shutil.copytree(master, tmp_path / "lib"))
+    with Library(folder) as library:
+        aus.index(recordings, folder, drop_classifier=["machines"], workers=1)
+        assert library.search("label:noise score:>0.01").total == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from audiosearch.cli.options import json_option, library_option
-from audiosearch.cli.output import echo_json, one_line
+from audiosearch.cli.output import echo_json, one_line, warn
 from audiosearch.errors import QueryError
 
 if TYPE_CHECKING:
@@ -50,15 +50,20 @@ def command(word: tuple[str, ...], library: Path | None, as_json: bool) -> None:
 
 
 def _known(folder: Path | None) -> tuple[Vocabulary, tuple[str, ...]]:
-    """Return the words and the own classes of a library; where there is none, AudioSet's words."""
+    """Return the words and the own classes of a library.
+
+    Where the default one is not there or cannot be read, they are AudioSet's alone.
+    """
     import audiosearch as aus
-    from audiosearch.errors import LibraryNotFoundError
+    from audiosearch.errors import LibraryError, LibraryNotFoundError
     from audiosearch.query import load_vocabulary
 
     try:
         with aus.open_library(folder or aus.default_library()) as library:
             return library.vocabulary(), library.own.names
-    except LibraryNotFoundError:
+    except LibraryError as error:
         if folder is not None:
             raise
+        if not isinstance(error, LibraryNotFoundError):
+            warn(f"{error} These are the classes of AudioSet alone.")
         return load_vocabulary(), ()

@@ -33,7 +33,8 @@ def command(
     """Add SOURCE to the library: a file that `audiosearch export` wrote, or another library.
 
     No sound is analysed again. A recording that the library has already is kept as it is, unless
-    that of SOURCE was made from a newer file.
+    that of SOURCE was made from a newer file, or SOURCE holds what a classifier of yours heard of
+    it, and the library does not: then these scores are added to it, and the rest stays.
 
     Classes of your own come along, with what was heard of them. A file holds no classifiers: give
     them with --classifier, and the library can let them hear new sounds.

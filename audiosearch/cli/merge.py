@@ -50,7 +50,8 @@ def command(
 ) -> None:
     """Copy what each LIBRARY holds into another; they are left as they are.
 
-    Of a file that two of them hold, that of the newer file is taken, else that of the first. Files
+    Of a file that two of them hold, that of the newer file is taken, else that of the first, with
+    what a classifier of yours heard of the same file in the others. Files
     that `audiosearch export` wrote may stand in place of libraries.
 
     Classes of your own come along, with what was heard of them. Two classifiers that both have a

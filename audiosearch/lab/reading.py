@@ -24,6 +24,7 @@ from audiosearch.errors import DataError, InvalidArgumentError, printable
 from audiosearch.lab.patterns import NamePattern
 from audiosearch.lab.sounds import LabelledSound, SoundSet, class_name
 from audiosearch.lab.tables import TableColumns, read_rows, read_table
+from audiosearch.labels import name_problem
 
 __all__ = ["LAYOUTS", "read_sounds"]
 
@@ -64,7 +65,8 @@ def read_sounds(
     Raises
     ------
     DataError
-        When the source does not exist, is not laid out so, or holds no sounds.
+        When the source does not exist, is not laid out so, holds no sounds, or has classes that
+        queries could not tell apart.
     InvalidArgumentError
         When there is no such layout, or options contradict each other.
     """
@@ -246,6 +248,8 @@ def _collected(
 ) -> SoundSet:
     """Return the sounds as a set: sorted, of the wanted classes, each listed once."""
     known = {label for sound in sounds for label in sound.labels}
+    if problem := name_problem(sorted(wanted or known)):
+        raise DataError(f"{name}: {problem}.")
     missing = sorted(wanted - known)
     if missing:
         raise DataError(

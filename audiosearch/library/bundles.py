@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,15 @@ from audiosearch.library.scoring import Maker, scored_by
 from audiosearch.library.snapshot import Part
 from audiosearch.library.tail import TailBlock, tail_columns
 
-__all__ = ["Bundle", "Makers", "Source", "makers_of", "read_bundles", "scorers_of"]
+__all__ = [
+    "Bundle",
+    "Makers",
+    "Source",
+    "bundles_of",
+    "makers_of",
+    "read_bundles",
+    "scorers_of",
+]
 
 _RECORDINGS_AT_ONCE = 1000
 _ATTEMPTS = 5
@@ -118,6 +126,19 @@ def read_bundles(library: Library) -> Iterator[Bundle]:
 
     What others add or remove meanwhile may or may not be among it; no recording comes in part.
     """
+    read, first = _reader(library), 0
+    while origins := library.catalogue.origins(first, _RECORDINGS_AT_ONCE):
+        first = origins[-1].first_clip + 1
+        yield from read(origins)
+
+
+def bundles_of(library: Library, origins: Sequence[Origin]) -> Iterator[Bundle]:
+    """Give what a library holds of some of its recordings, which stand in the order of clips."""
+    yield from _reader(library)(origins)
+
+
+def _reader(library: Library) -> Callable[[Sequence[Origin]], Iterator[Bundle]]:
+    """Return what reads recordings of a library as it is now."""
     for attempt in range(_ATTEMPTS):
         now = library.snapshot()
         column = tail_columns(library.folder, now.lengths["tail"])[1]
@@ -136,9 +157,7 @@ def read_bundles(library: Library) -> Iterator[Bundle]:
         place = part.block.first - now.lengths["tail"]
         return tail_frames[counts[place + row] : counts[place + stop]]
 
-    first = 0
-    while origins := library.catalogue.origins(first, _RECORDINGS_AT_ONCE):
-        first = origins[-1].first_clip + 1
+    def read(origins: Sequence[Origin]) -> Iterator[Bundle]:
         for part in now.parts:
             block = part.block
             here = [o for o in origins if block.first <= o.first_clip < block.stop]
@@ -161,3 +180,5 @@ def read_bundles(library: Library) -> Iterator[Bundle]:
                 np.concatenate([np.empty((0, EMBEDDING_SIZE), np.uint8), *frames]),
                 library.own.read(block.clip_ids(rows), now.lengths["clips"]),
             )
+
+    return read

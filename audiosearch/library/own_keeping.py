@@ -22,7 +22,7 @@ from audiosearch.errors import (
     ModelError,
     printable,
 )
-from audiosearch.labels import name_key
+from audiosearch.labels import name_key, name_problem
 from audiosearch.library.manifest import MANIFEST
 from audiosearch.library.own_block import MOST_OWN
 from audiosearch.library.own_classes import OwnClasses
@@ -67,6 +67,8 @@ def add_classifiers(library: Library, folders: Sequence[str | os.PathLike[str]])
         When it cannot be copied.
     """
     new = makers_in(folders)
+    if not new:
+        return
     remedy = (
         "Let the library forget the first with --drop-classifier {}, or index into another folder "
         "with --library."
@@ -101,13 +103,17 @@ def joined_makers(
     Raises
     ------
     InvalidArgumentError
-        When there are too many classes.
+        When there are too many classes, or one has classes that queries cannot name.
     LibraryMismatchError
         When two have a class of one name, or one name themselves.
     """
     found: dict[str, tuple[str, OwnMaker]] = {}
     for place, makers in held:
         for new in makers:
+            if problem := name_problem(new.classes):
+                raise InvalidArgumentError(
+                    f"{place}, classifier '{printable(new.name)}': {problem}, and train again."
+                )
             for where, old in found.values():
                 if (old.sha256, old.classes) != (new.sha256, new.classes):
                     _refuse_clash(where, old, place, new, remedy)

@@ -10,9 +10,10 @@ added:
 ``sums.rows``    a checksum of both
 ===============  ===========================================================================
 
-Rows are written before the catalogue commits their clips, as the tail is
-(`audiosearch.library.columns`). A row of zeros was not heard: nothing listened. Clips keep their
-numbers for good, so segments may be sealed and merged without a look at these files.
+Each is a column as the tail's are (`audiosearch.library.columns`): its rows are written before the
+catalogue commits their clips. A row without a checksum was not heard: nothing listened, or it was a
+version that kept scores alone, of which frames and checksums are missing. Clips keep their numbers
+for good, so segments may be sealed and merged without a look at these files.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.datasets.packed import CLIP_FRAMES
-from audiosearch.errors import LibraryDamagedError, printable
-from audiosearch.library.columns import encode_scores
-from audiosearch.storage import storage_errors
+from audiosearch.errors import LibraryDamagedError
+from audiosearch.library.columns import Column, encode_scores
+from audiosearch.library.manifest import read_manifest
+from audiosearch.storage import atomic_path
 
 __all__ = [
     "MODEL_FILES",
@@ -163,21 +165,37 @@ class OwnClassifier:
         """
         clips, frames = heard
         rows = np.ascontiguousarray(frames.reshape(len(clips), self._width(_FRAMES)))
-        self._put(_SCORES, first, np.ascontiguousarray(clips))
-        self._put(_FRAMES, first, rows)
-        self._put(_SUMS, first, _sums(clips, rows).view(np.uint8).reshape(-1, 4))
+        committed = first - self.since
+        if committed and self._kept_scores_alone():
+            # The frames come last: where they are, all is.
+            for name in (_SUMS, _FRAMES):
+                with atomic_path(self.folder / name) as temporary:
+                    temporary.touch()
+                    os.truncate(temporary, committed * self._width(name))
+        self._column(_SCORES).append(committed, clips)
+        self._column(_FRAMES).append(committed, rows)
+        self._column(_SUMS).append(committed, _sums(clips, rows).view(np.uint8).reshape(-1, 4))
 
     def read(self, clips: npt.NDArray[np.int64], stop: int) -> Codes:
-        """Return the score codes of clips below number `stop`, class by class, uint8 (k, n)."""
-        return np.ascontiguousarray(self._read(_SCORES, clips, stop).T)
+        """Return the score codes of clips below number `stop`, class by class, uint8 (k, n).
+
+        Those of clips that were not heard are 0.
+
+        Raises
+        ------
+        LibraryDamagedError
+            When a file is missing or shorter than what was committed, here and below.
+        """
+        return np.ascontiguousarray(self._heard_rows(_SCORES, clips, stop).T)
 
     def read_frames(self, clips: npt.NDArray[np.int64], stop: int) -> Codes:
         """Return the codes of the frames of clips below number `stop`, uint8 (n, 10, k)."""
-        return self._read(_FRAMES, clips, stop).reshape(len(clips), CLIP_FRAMES, -1)
+        return self._heard_rows(_FRAMES, clips, stop).reshape(len(clips), CLIP_FRAMES, -1)
 
     def heard(self, clips: npt.NDArray[np.int64], stop: int) -> npt.NDArray[np.bool_]:
         """Return which clips below number `stop` it has heard, bool (n,)."""
-        return self._read(_SCORES, clips, stop, columns=slice(1))[:, 0] > 0
+        sums = self._read(_SUMS, clips, stop).view(np.uint32)
+        return sums[:, 0] != 0
 
     def problem(self, stop: int) -> str | None:
         """Return what is wrong with the rows of the clips below number `stop`, None for nothing.
@@ -188,6 +206,8 @@ class OwnClassifier:
             When a file cannot be read.
         """
         rows = max(stop - self.since, 0)
+        if rows and self._kept_scores_alone():
+            return None  # nothing of it is used
         for name in (_SCORES, _FRAMES, _SUMS):
             path = self.folder / name
             size = path.stat().st_size if path.exists() else 0
@@ -196,50 +216,54 @@ class OwnClassifier:
         wrong = 0
         for first in range(0, rows, _ROWS_AT_ONCE):
             here = np.arange(first, min(first + _ROWS_AT_ONCE, rows)) + self.since
-            parts = [self._read(name, here, stop) for name in (_SCORES, _FRAMES, _SUMS)]
-            sums = np.ascontiguousarray(parts[2]).view(np.uint32)[:, 0]
-            wrong += int((_sums(*parts[:2]) != sums).sum())
+            scores, frames, stored = (self._read(n, here, stop) for n in (_SCORES, _FRAMES, _SUMS))
+            sums = stored.view(np.uint32)[:, 0]
+            # Scores without frames and a checksum are of a version that kept them alone.
+            alone = (sums == 0) & ~frames.any(axis=1)
+            wrong += int(((_sums(scores, frames) != sums) & ~alone).sum())
         return f"the scores of {wrong:,} clips differ from their checksums" if wrong else None
 
     def _width(self, name: str) -> int:
         width = len(self.classes)
         return {_SCORES: width, _FRAMES: CLIP_FRAMES * width, _SUMS: 4}[name]
 
-    def _put(self, name: str, first: int, rows: Codes) -> None:
-        path, start = self.folder / name, (first - self.since) * self._width(name)
-        with storage_errors(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            with os.fdopen(descriptor, "r+b") as file:
-                file.truncate(start)
-                file.seek(start)
-                file.write(rows.data)
-                file.flush()
-                os.fsync(file.fileno())
+    def _column(self, name: str) -> Column:
+        return Column(self.folder / name, np.dtype(("u1", (self._width(name),))))
 
-    def _read(
-        self,
-        name: str,
-        clips: npt.NDArray[np.int64],
-        stop: int,
-        *,
-        columns: slice = slice(None),
-    ) -> Codes:
-        """Return rows of a file; those that are not there are zeros."""
-        width, path = self._width(name), self.folder / name
-        result = np.zeros((len(clips), len(range(width)[columns])), np.uint8)
+    def _kept_scores_alone(self) -> bool:
+        """Tell whether a version filled the folder that kept no frames and no checksums."""
+        return (self.folder / _SCORES).exists() and not (self.folder / _FRAMES).exists()
+
+    def _heard_rows(self, name: str, clips: npt.NDArray[np.int64], stop: int) -> Codes:
+        rows = self._read(name, clips, stop)
+        rows[~self.heard(clips, stop)] = 0
+        return rows
+
+    def _read(self, name: str, clips: npt.NDArray[np.int64], stop: int) -> Codes:
+        """Return rows of a file; zeros for clips that came before the classifier."""
+        result = np.zeros((len(clips), self._width(name)), np.uint8)
+        rows, column = max(stop - self.since, 0), self._column(name)
         try:
-            rows = min(path.stat().st_size // width, max(stop - self.since, 0))
-            if rows:
-                stored = np.memmap(path, np.uint8, "r", shape=(rows, width))
-                at = np.flatnonzero((clips >= self.since) & (clips < self.since + rows))
-                result[at] = stored[clips[at] - self.since, columns]
+            stored = column.read(rows)
         except FileNotFoundError:
-            pass  # no clip was indexed since it was added
-        except OSError as error:
-            raise LibraryDamagedError(
-                f"{printable(str(path))} cannot be read: {error.strerror}."
-            ) from error
+            if name != _SCORES and self._kept_scores_alone():
+                return result
+            if self._was_let_go():
+                return result
+            raise column.damaged("is missing") from None
+        except LibraryDamagedError:
+            if self._was_let_go():
+                return result
+            raise
+        at = np.flatnonzero((clips >= self.since) & (clips < self.since + rows))
+        result[at] = stored[clips[at] - self.since]
         return result
+
+    def _was_let_go(self) -> bool:
+        """Tell whether the library forgot the classifier after it was opened."""
+        manifest = read_manifest(self.folder.parent)
+        kept = [(e["sha256"], e["since"]) for e in manifest.get("own_classifiers", [])]
+        return (self.sha256, self.since) not in kept
 
 
 def _sums(clips: Codes, frames: Codes) -> npt.NDArray[np.uint32]:

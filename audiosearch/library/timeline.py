@@ -58,8 +58,8 @@ class Timeline:
     step : float
         Seconds from one score to the next.
     curves : list of Curve
-        The classes that are heard most surely, best first. Empty where the recording's embedding
-        frames are not at hand.
+        The classes that are heard most surely, best first. Where the recording's embedding frames
+        are not at hand, these are the user's own classes alone, as far as they were heard.
     unheard_by : list of str
         Classifiers of the user's own that have not heard this part, so that their classes are
         missing.
@@ -121,18 +121,41 @@ def frame_timeline(
     own, unheard_by = _own_frames(library, now, recording.first_clip + np.array(clips))
     from_second = begins + first * PATCH_SECONDS
     if not len(frames) or not all(len(piece) for piece in pieces):
-        return Timeline(recording.id, from_second, last_second, PATCH_SECONDS, [], unheard_by)
+        # Behind a recording's last frame there are zeros, which no frame that was heard has.
+        own = own[within][: np.flatnonzero(own[within].any(axis=1)).max(initial=-1) + 1]
+        curves = _own_curves(library, own, unheard_by, top)
+        if curves:
+            last_second = min(from_second + len(own) * PATCH_SECONDS, begins + length)
+        return Timeline(recording.id, from_second, last_second, PATCH_SECONDS, curves, unheard_by)
     x = np.zeros((len(frames), CLIP_FRAMES, FRAME_VALUES), np.uint8)
     x[:, 0] = frames
     scorer = clip_scorer(library.manifest, sound_maker(library.manifest, recording.source))
     scores = scorer.score(x, np.ones(len(x), np.int64))
     scores = np.concatenate([scores, own[within][: len(scores)]], axis=1)
     to_second = min(from_second + len(frames) * PATCH_SECONDS, begins + length)
-    # What is heard in several frames comes before what flares up in one.
-    strongest = np.sort(scores, axis=0)[-min(3, len(scores)) :].mean(axis=0)
-    curves = _curves(library, scores, np.argsort(-strongest, kind="stable")[:top])
+    curves = _curves(library, scores, np.argsort(-_strength(scores), kind="stable")[:top])
     to_second = max(to_second, from_second)
     return Timeline(recording.id, from_second, to_second, PATCH_SECONDS, curves, unheard_by)
+
+
+def _strength(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return how surely each class is heard: what is heard in several frames comes first."""
+    best: npt.NDArray[np.float32] = np.sort(scores, axis=0)[-min(3, len(scores)) :].mean(axis=0)
+    return best
+
+
+def _own_curves(
+    library: ClipDetails, own: npt.NDArray[np.float32], unheard_by: list[str], top: int
+) -> list[Curve]:
+    """Return the curves of the own classes of all classifiers that have heard the frames."""
+    heard = [each.name not in unheard_by for each in library.own.classifiers for _ in each.classes]
+    if not any(heard) or not len(own):
+        return []
+    strongest = np.where(heard, _strength(own), -1)
+    chosen = np.argsort(-strongest, kind="stable")[: min(top, sum(heard))]
+    scores = np.zeros((len(own), CLASS_COUNT + own.shape[1]), np.float32)
+    scores[:, CLASS_COUNT:] = own
+    return _curves(library, scores, CLASS_COUNT + chosen)
 
 
 def _own_frames(

@@ -141,8 +141,9 @@ def import_clips(
     """Add what `export` wrote, or another library, to a library.
 
     A recording that the library has already (the same file, or the same row of a packed file) is
-    kept as it is, unless that of the source was made from a newer file. Classes of the user's own
-    come along with their scores, also for recordings that are there already.
+    kept as it is, unless that of the source was made from a newer file. Where it is of the same
+    state of the file, and a classifier of the user's own heard it in the source and not here, it
+    gets the scores of these classes; all else that is known of it stays.
 
     Parameters
     ----------
@@ -207,7 +208,7 @@ def merge(
     if not (folder / MANIFEST).exists():
         refuse_foreign(folder)
         _check_match(folder, dict(scorers_of(made_by[0])[:1]), made_by, mix_embedders)
-    own = _own_makers(folder, paths, made_by, given)
+    _own_makers(folder, paths, made_by, given)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     summary = ImportSummary(printable(str(folder)))
@@ -223,17 +224,17 @@ def merge(
                 target.manifest["mixed_with"] = [*target.manifest.get("mixed_with", []), *new]
                 write_json(folder / MANIFEST, target.manifest)
             before = {each.sha256 for each in target.own.classifiers}
-            adopt(target, own)
+            # Again: another process may have let the library keep one before it was locked.
+            adopt(target, _own_makers(folder, paths, made_by, given))
             summary.own_classifiers = [
                 each.name for each in target.own.classifiers if each.sha256 not in before
             ]
-            importer = Importer(target, summary, on_progress)
+            importer = Importer(target, summary, own_classes=own_classes, on_progress=on_progress)
             for path, makers in zip(paths, made_by, strict=True):
                 if path.is_dir():
                     importer.take_library(path, makers)
                 else:
-                    for bundle in _read(path).bundles:
-                        importer.put(bundle, makers)
+                    importer.take_file(path, _read(path), makers)
             if importer.labels:
                 relink(target)
             tidy(target)

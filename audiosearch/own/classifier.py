@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from audiosearch import audio
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
-from audiosearch.labels import name_key
+from audiosearch.labels import name_key, name_problem
 from audiosearch.models import onnx_session, read_model
 from audiosearch.own.features import get_feature
 from audiosearch.own.waveforms import ClipLength, Window, Windows
@@ -228,7 +228,7 @@ def load_classifiers(
     Raises
     ------
     InvalidArgumentError
-        When two of them have a class of one name.
+        When two of them have a class of one name, or one has classes that queries cannot name.
     ModelError
         As `LabClassifier`.
     """
@@ -238,6 +238,10 @@ def load_classifiers(
     found = tuple(LabClassifier(folder) for folder in listed)
     owners: dict[str, LabClassifier] = {}
     for each in found:
+        if problem := name_problem(each.classes):
+            raise InvalidArgumentError(
+                f"{printable(os.fspath(each.folder))}: {problem}, and train again."
+            )
         for label in each.classes:
             other = owners.setdefault(name_key(label), each)
             if other is not each:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from audiosearch.labels import plain
+
 __all__ = ["FIELD", "Token", "Word", "label_query", "plain", "tokenize", "words_of"]
 
 FIELD = "field"
 """Kind of a field's name; a ``phrase``, a ``value`` or a ``quote`` follows it, or nothing does."""
 
-# What keyboards of other countries and word processors write, each as the one character it means.
-_SAME = str.maketrans("（）“”„«»「」＂：－−–—＞＜＝｜　", '()"""""""":----><=| ')
 _TOKEN = re.compile(
     r"\s*(?:"
     r"(?P<open>\()|(?P<close>\))"
@@ -53,11 +53,6 @@ class Word:
         return self.position + len(self.text)
 
 
-def plain(text: str) -> str:
-    """Return a text with the usual brackets, quotes and signs; its length stays."""
-    return text.translate(_SAME)
-
-
 def tokenize(query: str) -> list[Token]:
     """Cut a query into tokens; every character but spaces belongs to one."""
     text = plain(query)
@@ -92,5 +87,5 @@ def words_of(token: Token) -> list[Word]:
 
 
 def label_query(name: str) -> str:
-    """Return the query that finds one class or label by its name, which may hold quotes."""
-    return f'label:"{" ".join(name.translate(_SAME).replace(chr(34), " ").split())}"'
+    """Return the query that finds one class or label by its name, which holds no quote."""
+    return f'label:"{name}"'

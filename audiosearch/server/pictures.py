@@ -130,8 +130,11 @@ def tile(recording_id: int, number: int) -> Response:
 
 @blueprint.get(f"/clips/<{ID}:clip_id>/scores.png")
 def scores(clip_id: int) -> Response:
-    """Send the scores of one class (``label``, its mid) in the frames of a clip as bars."""
-    mid = request.args.get("label", "")
+    """Send the scores of one class in the frames of a clip as bars.
+
+    ``label`` is its mid, or the name of a class of the user's own.
+    """
+    label = request.args.get("label", "")
     studio: _Studio = current_app.extensions[_EXTENSION]
     library = library_of(current_app)
     with no_such("clip", clip_id), studio.place():
@@ -139,9 +142,13 @@ def scores(clip_id: int) -> Response:
         found = library.timeline(
             clip_id, start=clip.start, end=clip.end, top=CLASS_COUNT + len(library.own.names)
         )
-    curve = next((each for each in found.curves if each.mid and each.mid == mid), None)
+    own = library.own.name_of(label)
+    curve = next(
+        (each for each in found.curves if (each.mid == label if each.mid else each.label == own)),
+        None,
+    )
     if curve is None:
-        abort(404, f"Clip {clip_id} has no scores over time of a class '{mid}' here.")
+        abort(404, f"Clip {clip_id} has no scores over time of a class '{label}' here.")
     width, height = SCORES_SIZE
     bars = np.array(curve.scores)[np.arange(width) * len(curve.scores) // width]
     heights = np.rint(bars * height)
