@@ -444,3 +444,26 @@ def test_a_classifier_that_is_dropped_meanwhile_finds_nothing_more(master, recor
     with Library(folder) as library:
         aus.index(recordings, folder, drop_classifier=["machines"], workers=1)
         assert library.search("label:noise score:>0.01").total == 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [(["Noise", '5" pipe', "x"], "quotation mark"), (["a", "A", "x"], "'a' and 'A' are one")],
+)
+def test_a_classifier_of_classes_that_queries_cannot_name_is_refused(
+    classes, said, classifier, master, recordings, tmp_path
+):
+    odd = Path(shutil.copytree(classifier, tmp_path / "odd"))
+    about = json.loads((odd / "classifier.json").read_text(encoding="utf-8"))
+    text = json.dumps(about | {"classes": classes, "name": "odd"})
+    (odd / "classifier.json").write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidArgumentError, match=said):
+        aus.index(recordings, tmp_path / "lib", classifier=odd, workers=1)
+    assert not (tmp_path / "lib").exists()
+    folder = Path(shutil.copytree(master, tmp_path / "held"))
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["own_classifiers"][0]["classes"] = classes
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(InvalidArgumentError, match=said):
+        aus.merge([folder], tmp_path / "lib", mix_embedders=True)
+    assert not (tmp_path / "lib").exists()
