@@ -102,6 +102,16 @@ def test_a_model_learns_and_its_folder_classifies_new_sounds(
         assert centroids["low"] < centroids["high"]
 
 
+@pytest.mark.parametrize("model", ["linear-vggish", "mlp-vggish", "attention-vggish"])
+def test_models_stand_on_the_real_vggish_too(vggish_installed, tmp_path, model):
+    folder = class_folders(tmp_path / "data", kinds=("low", "noise"), n=4)
+    config = LabConfig(model=model, epochs=30, batch_size=4, validation=0, mixup=0)
+    run = train_lab(read_sounds(folder), tmp_path / "out", config=config, cache=tmp_path / "cache")
+    assert accuracy(run.folder, ("low", "noise"), tmp_path) == 1
+    manifest = json.loads((run.folder / "classifier.json").read_text(encoding="utf-8"))
+    assert manifest["feature"]["identity"].startswith("vggish ")
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_exported_network_scores_as_keras_does(name):
     network = build_network(name, SHAPES[name], 5)

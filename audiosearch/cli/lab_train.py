@@ -49,6 +49,8 @@ __all__ = ["command"]
             "mobilenet",
             "mobilenet-frozen",
             "linear-vggish",
+            "mlp-vggish",
+            "attention-vggish",
         ]
     ),
     default="linear-lite",

@@ -19,6 +19,8 @@ lstm-wave         waveform       an LSTM over frames of 20 ms
 mobilenet         image          Keras's MobileNetV2 with ImageNet weights, trained on
 mobilenet-frozen  image          the same, as it is
 linear-vggish     vggish         as linear-lite, on the real VGGish
+mlp-vggish        vggish         as mlp-lite, on the same
+attention-vggish  vggish         as attention-lite, on the same
 ================= ============== ==================================================================
 """
 
@@ -106,6 +108,8 @@ _ALL = (
         scaling=(0.5, 2.0),
     ),
     ModelSpec("linear-vggish", "vggish", "linear", pooled=True),
+    ModelSpec("mlp-vggish", "vggish", network="mlp", pooled=True),
+    ModelSpec("attention-vggish", "vggish", network="attention"),
 )
 
 MODELS = {model.name: model for model in _ALL}
