@@ -230,7 +230,7 @@ def test_what_a_later_feature_cannot_be_computed_of_is_left_out_for_all(tmp_path
 
 def test_a_report_says_that_it_is_optimistic_and_bears_any_label(tmp_path, invoke):
     class_folders(tmp_path / "data", kinds=("low", "noise"), n=4)
-    odd = '<b>$\\frac{1}{$ & "x"'
+    odd = "<b>$\\frac{1}{$ & 'x'"
     (tmp_path / "data" / "low").rename(tmp_path / "data" / odd.replace("/", ""))
     lines = ["path,label,group"]
     for path in sorted((tmp_path / "data").rglob("*.wav")):
@@ -249,7 +249,7 @@ def test_a_report_says_that_it_is_optimistic_and_bears_any_label(tmp_path, invok
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Optimistic" in page
     assert "<b>" not in page
-    assert "&lt;b&gt;$\\frac{1}{$ &amp; &quot;x&quot;" in page
+    assert "&lt;b&gt;$\\frac{1}{$ &amp; &#x27;x&#x27;" in page
     assert not re.search(r'(src|href)="(?!#|data:)', page), "the page needs nothing else"
     again = invoke(*common, "--optimistic", "--out", tmp_path / "out")
     assert "exists already" in again.err

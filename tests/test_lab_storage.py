@@ -197,7 +197,7 @@ def test_a_comparison_whose_report_does_not_fit(
             compare(sounds, models, out, config=config, cache=cache)
     assert not out.exists(), "nothing was tested that could be shown"
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full(write, at=3))
+        patch.setattr(Path, "write_text", full(write, at=4))
         with pytest.raises(StorageError, match=r"disk is full: .*report\.html"):
             compare(sounds, models, out, config=config, cache=cache)
     written = json.loads((out / "report.json").read_text(encoding="utf-8"))

@@ -416,6 +416,7 @@ def test_info_says_what_is_there_and_what_made_it(library_folder: Path) -> None:
         "mixed_with",
         *("classifier", "classifier_hash", "created", "updated", "bytes", "skipped", "version"),
         *("segments", "vector_index", "recall_at_10", "own_classifiers", "own_classes"),
+        *("own_classifier_hashes", "scores_only", "unheard_clips"),
     }
     assert info["recordings"] == len(GOOD_SOUNDS) + 40
     assert info["clips"] == len(GOOD_SOUNDS) + 1 + 40  # one sound is longer than a clip
