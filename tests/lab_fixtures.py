@@ -33,6 +33,15 @@ def write_sound(path: Path, kind: str, seed: int, **options: float) -> Path:
     return path
 
 
+def own_recordings(folder: Path, kinds: dict[str, str], *, low: float, high: float) -> Path:
+    """Write 3 s of a kind for each name, and one sound of a low tone and then a high one."""
+    for number, (name, kind) in enumerate(kinds.items()):
+        write_sound(folder / f"{name}.wav", kind, 50 + number, seconds=3.0)
+    both = np.concatenate([sound("low", 60, seconds=low), sound("high", 61, seconds=high)])
+    soundfile.write(folder / "d-both.wav", both, RATE)
+    return folder
+
+
 def class_folders(
     folder: Path, kinds: tuple[str, ...] = ("low", "high", "noise"), n: int = 10
 ) -> Path:

@@ -7,10 +7,9 @@ import shutil
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
-from lab_fixtures import sound
+from lab_fixtures import own_recordings, sound
 from test_own_classes import trained
 
 import audiosearch as aus
@@ -33,11 +32,7 @@ def classifier(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recordings")
-    for number, (name, kind) in enumerate(SOUNDS.items()):
-        soundfile.write(folder / f"{name}.wav", sound(kind, 50 + number, seconds=3.0), 16000)
-    both = np.concatenate([sound("low", 60, seconds=10.0), sound("high", 61, seconds=9.0)])
-    soundfile.write(folder / "d-both.wav", both, 16000)
-    return folder
+    return own_recordings(folder, SOUNDS, low=10.0, high=9.0)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import write_packed
-from lab_fixtures import sound
+from lab_fixtures import own_recordings, sound
 from PIL import Image
 from test_own_classes import trained
 
@@ -41,11 +41,7 @@ def classifier(tmp_path_factory):
 def recordings(tmp_path_factory):
     """Two short sounds, and 12 s of a low tone and 108 s of a high one."""
     folder = tmp_path_factory.mktemp("recordings")
-    for number, (name, kind) in enumerate({"a-low": "low", "c-hiss": "noise"}.items()):
-        soundfile.write(folder / f"{name}.wav", sound(kind, 50 + number, seconds=3.0), 16000)
-    both = np.concatenate([sound("low", 60, seconds=12.0), sound("high", 61, seconds=108.0)])
-    soundfile.write(folder / "d-both.wav", both, 16000)
-    return folder
+    return own_recordings(folder, {"a-low": "low", "c-hiss": "noise"}, low=12.0, high=108.0)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import write_packed
-from lab_fixtures import sound
+from lab_fixtures import own_recordings, sound
 from test_own_classes import trained
 
 import audiosearch as aus
@@ -40,11 +40,7 @@ def classifier(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recordings")
-    for number, (name, kind) in enumerate({"a-low": "low", "b-high": "high"}.items()):
-        soundfile.write(folder / f"{name}.wav", sound(kind, 50 + number, seconds=3.0), 16000)
-    both = np.concatenate([sound("low", 60, seconds=10.0), sound("high", 61, seconds=9.0)])
-    soundfile.write(folder / "d-both.wav", both, 16000)
-    return folder
+    return own_recordings(folder, {"a-low": "low", "b-high": "high"}, low=10.0, high=9.0)
 
 
 @pytest.fixture(scope="module")

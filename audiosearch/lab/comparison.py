@@ -31,7 +31,7 @@ from audiosearch.lab.epoch_times import (
 from audiosearch.lab.feature_cache import FeatureCache, FeatureSet
 from audiosearch.lab.folders import new_folder
 from audiosearch.lab.inspection import find_copies
-from audiosearch.lab.measures import accuracy_interval, measure
+from audiosearch.lab.measures import accuracy_interval, measure, rightness
 from audiosearch.lab.models import ModelSpec, get_model
 from audiosearch.lab.networks import prepare_network
 from audiosearch.lab.results import FoldResult, ModelResult
@@ -45,8 +45,8 @@ from audiosearch.lab.trials import (
     Trial,
     TrialResult,
     job_count,
-    rightness,
     run_trials,
+    score_ms,
 )
 from audiosearch.lab.usage import combined
 from audiosearch.own.features import get_feature
@@ -56,7 +56,6 @@ from audiosearch.version import __version__
 
 __all__ = ["Comparison", "compare"]
 
-_TIMED_CLIPS = 16
 _WORTH_SECONDS = 60.0  # saved in training, for which a model is taken that is no worse
 _MOST_WORSE = 0.05  # what it may be less accurate by
 _ENOUGH_GROUPS = 5  # with fewer, what is chance cannot be told
@@ -285,7 +284,7 @@ def compare(
         # Times are taken alone on the machine: what trained for the comparison is ended.
         answers.close()
         speeds = {
-            spec.name: _score_ms(
+            spec.name: score_ms(
                 graphs[spec.name],
                 FeatureSet(store, sounds, sources[spec.feature].keys, memory=0),
             )
@@ -387,17 +386,3 @@ def _result(
         mean,
         right.mean(axis=0),
     )
-
-
-def _score_ms(graph: bytes, features: FeatureSet) -> float:
-    """Return how long one clip takes, as the median of several batches."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    clips = features.take(np.arange(_TIMED_CLIPS) % len(features))
-    times = []
-    for _ in range(6):
-        began = time.perf_counter()
-        session.run(None, {"clip": clips})
-        times.append(time.perf_counter() - began)
-    return float(np.median(times[1:])) / _TIMED_CLIPS * 1000

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from audiosearch import metrics
 from audiosearch.lab.sounds import SoundSet
 
-__all__ = ["Measures", "accuracy_interval", "measure"]
+__all__ = ["Measures", "accuracy_interval", "measure", "rightness"]
 
 _RESAMPLES = 2000
 
@@ -85,6 +85,16 @@ def measure(
         dict(zip(sounds.classes, f1.tolist(), strict=True)),
         confusion,
     )
+
+
+def rightness(
+    truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating[Any]], sounds: SoundSet
+) -> npt.NDArray[np.float64]:
+    """Return whether each sound was right; of several classes the share of right decisions."""
+    wanted, given = metrics.validate(truth, scores)
+    if sounds.multi_label:
+        return ((given >= 0.5) == wanted).mean(axis=1)
+    return wanted[np.arange(len(wanted)), given.argmax(axis=1)].astype(np.float64)
 
 
 def accuracy_interval(

@@ -18,6 +18,7 @@ from audiosearch.lab.augmentation import augment, mix
 from audiosearch.lab.feature_cache import FeatureSet
 from audiosearch.lab.fits import Checkpoint, Fit, LabEpoch
 from audiosearch.lab.graph import LabGraph
+from audiosearch.lab.measures import rightness
 from audiosearch.lab.networks import build_network, summary_of
 from audiosearch.lab.scaling import AT_ONCE, Scaling
 from audiosearch.lab.settings import LabConfig
@@ -224,10 +225,9 @@ class NetworkFitting:
         sure = np.clip(scores, 1e-7, 1 - 1e-7)
         if self._features.sounds.multi_label:
             losses = -(wanted * np.log(sure) + (1 - wanted) * np.log(1 - sure)).mean(axis=1)
-            right = ((scores >= 0.5) == (wanted > 0)).mean(axis=1)
         else:
             losses = -(wanted * np.log(sure)).sum(axis=1)
-            right = scores.argmax(axis=1) == wanted.argmax(axis=1)
+        right = rightness(wanted > 0, scores, self._features.sounds)
         return float(losses.mean()), float(right.mean())
 
     def _scores(self, network: Any, values: Floats, used: Devices) -> Floats:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch import metrics
 from audiosearch.classifier.devices import has_gpu
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError, MissingDependencyError, OtherProcessError
@@ -27,6 +26,7 @@ from audiosearch.jobs.pool import core_count
 from audiosearch.lab.feature_cache import IN_MEMORY, FeatureCache, FeatureSet
 from audiosearch.lab.fits import Fit
 from audiosearch.lab.fitting import fit_model
+from audiosearch.lab.measures import rightness
 from audiosearch.lab.results import FoldResult
 from audiosearch.lab.settings import LabConfig
 from audiosearch.lab.sounds import SoundSet
@@ -41,10 +41,11 @@ __all__ = [
     "TrialResult",
     "cross_validated_scores",
     "job_count",
-    "rightness",
     "run_trials",
+    "score_ms",
 ]
 
+_TIMED_CLIPS = 16
 _PROCESS_MB = 2000
 """What a process may come to: a backend of Keras, a network in training, its share of features."""
 
@@ -219,14 +220,18 @@ def cross_validated_scores(
     return scores
 
 
-def rightness(
-    truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32], sounds: SoundSet
-) -> npt.NDArray[np.float64]:
-    """Return whether each sound was right; of several classes the share of right decisions."""
-    wanted, given = metrics.validate(truth, scores)
-    if sounds.multi_label:
-        return ((given >= 0.5) == wanted).mean(axis=1)
-    return wanted[np.arange(len(wanted)), given.argmax(axis=1)].astype(np.float64)
+def score_ms(graph: bytes, features: FeatureSet) -> float:
+    """Return how long a model, as ONNX, takes for one clip: the median of several batches."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    clips = features.take(np.arange(_TIMED_CLIPS) % len(features))
+    times = []
+    for _ in range(6):
+        began = time.perf_counter()
+        session.run(None, {"clip": clips})
+        times.append(time.perf_counter() - began)
+    return float(np.median(times[1:])) / _TIMED_CLIPS * 1000
 
 
 class _Opened(Closing):
