@@ -163,9 +163,11 @@ def material_of(prepared: Path) -> adaptation.Material:
     )
 
 
-def distilled(work: Path, out: Path, epochs: int = 2) -> list[dict[str, float]]:
+def distilled(
+    work: Path, out: Path, epochs: int = 2, optimizer: str = "adam"
+) -> list[dict[str, float]]:
     config = distillation.DistillationConfig(
-        student=STUDENT, epochs=epochs, batch=16, learning_rate=5e-3
+        student=STUDENT, epochs=epochs, batch=16, optimizer=optimizer, learning_rate=5e-3
     )
     layer = (StubTeacher.kernel, StubTeacher.bias)
     return distillation.distil(work / "shards", layer, out, config, say=lambda _: None)

@@ -42,6 +42,7 @@ from tools.lite.network import (
     build_trunk,
     multiplications,
 )
+from tools.lite.optimizer import OPTIMIZERS, build_optimizer
 from tools.lite.restoring import restore, restore_parts
 from tools.lite.run import load_parts
 from tools.lite.variants import variants_of
@@ -339,8 +340,9 @@ def test_stage_2_leaves_the_trunk_and_stage_3_moves_it(lite_stages):
     assert any(not np.array_equal(two[name], three[name]) for name in trunk)
 
 
-def test_a_stopped_stage_goes_on_as_if_it_had_not_been_stopped(lite_work, tmp_path):
-    distilled(lite_work, tmp_path / "whole", epochs=3)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_stopped_stage_goes_on_as_if_it_had_not_been_stopped(optimizer, lite_work, tmp_path):
+    distilled(lite_work, tmp_path / "whole", epochs=3, optimizer=optimizer)
 
     class Stop(Exception):
         pass
@@ -350,7 +352,7 @@ def test_a_stopped_stage_goes_on_as_if_it_had_not_been_stopped(lite_work, tmp_pa
             raise Stop
 
     config = distillation.DistillationConfig(
-        student=STUDENT, epochs=3, batch=16, learning_rate=5e-3
+        student=STUDENT, epochs=3, batch=16, optimizer=optimizer, learning_rate=5e-3
     )
     layer = (StubTeacher.kernel, StubTeacher.bias)
     with pytest.raises(Stop):
@@ -361,6 +363,45 @@ def test_a_stopped_stage_goes_on_as_if_it_had_not_been_stopped(lite_work, tmp_pa
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+
+
+def test_muon_steps_are_orthogonal_and_the_first_and_last_layers_are_adams():
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 4, 4, use_bias=False, name="tiles"),
+            keras.layers.Conv2D(6, 2, use_bias=False, name="full"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(24, use_bias=False, name="features"),
+            keras.layers.Dense(5, name="answer"),
+        ]
+    )
+    rate = 0.05
+    model.compile(build_optimizer("muon", rate, 1, warmup=0, last=1.0), loss="mse")
+    before = [np.array(value) for value in model.get_weights()]
+    random = np.random.default_rng(0)
+    batch = random.normal(size=(32, 8, 8, 3)), random.normal(size=(32, 5))
+    model.train_on_batch(*batch)
+    # The rate has warmed up after the first step, which was taken at a fiftieth of it.
+    tiles, full, features, answer, bias = (
+        (old - new) / (rate / 50) for old, new in zip(before, model.get_weights(), strict=True)
+    )
+    for step in (full.reshape(-1, 6), features):
+        singular = np.linalg.svd(step / max(1, step.shape[1] / step.shape[0]) ** 0.5)[1]
+        assert singular.min() > 0.4  # five iterations bring small ones up, if not to 1
+        assert singular.max() < 1.3
+    for step in (tiles, answer, bias):
+        np.testing.assert_allclose(np.abs(step), 0.04, rtol=1e-2)
+
+
+def test_an_optimiser_that_is_not_there_is_refused():
+    with pytest.raises(InvalidArgumentError, match="adam, muon"):
+        distillation.DistillationConfig(optimizer="sgd")
+    with pytest.raises(InvalidArgumentError, match="adam, muon"):
+        adaptation_config(optimizer="sgd")
 
 
 def test_a_stage_is_not_gone_on_with_under_other_settings(lite_stages):

@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     distil.add_argument("run_folder", type=Path)
     distil.add_argument("--start", type=Path, help="a finished stage to begin with")
     _add_training(distil, epochs=40, rate=2e-3)
+    distil.add_argument("--last-rate", type=float, default=0.01, help="of the rate, at the end")
     distil.add_argument("--batch", type=int, default=256)
     distil.add_argument("--score-weight", type=float, default=20.0)
     distil.add_argument("--first", type=int, default=0, help="first mixed shard to read")
@@ -171,6 +172,7 @@ def _add_released(parser: argparse.ArgumentParser, *, needed: bool) -> None:
 
 def _add_training(parser: argparse.ArgumentParser, *, epochs: int, rate: float) -> None:
     parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--optimizer", default="adam", help="adam, or muon, whose rates are higher")
     parser.add_argument("--learning-rate", type=float, default=rate)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--seed", type=int, default=0)

@@ -24,6 +24,7 @@ from tools.lite.guide import Guide
 from tools.lite.judging import Judge
 from tools.lite.losses import trainer_class
 from tools.lite.network import StudentConfig, build_adaptor, build_head, build_trunk
+from tools.lite.optimizer import build_optimizer, check_optimizer
 from tools.lite.released import Pairs, Released
 from tools.lite.run import StageFolder, load_parts, run_stage
 from tools.lite.shards import Shard, decode_log_mel, shard_folders
@@ -45,6 +46,8 @@ class AdaptationConfig:
         How often a shard is read.
     batch : BatchShape
         How large a step is.
+    optimizer : str
+        ``adam`` or ``muon``.
     learning_rate : float
         Peak; falls as a cosine.
     pairs, agreement, moments, distillation, guidance : float
@@ -69,6 +72,7 @@ class AdaptationConfig:
     student: StudentConfig = field(default_factory=StudentConfig)
     epochs: int = 20
     batch: BatchShape = field(default_factory=BatchShape)
+    optimizer: str = "adam"
     learning_rate: float = 1e-3
     pairs: float = 0.5
     agreement: float = 60.0
@@ -86,6 +90,7 @@ class AdaptationConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1 or not 0 <= self.clean <= 1:
             raise InvalidArgumentError("epochs must be at least 1 and clean from 0 to 1.")
+        check_optimizer(self.optimizer)
         if self.held_out is not None and not 0 <= self.held_out < 5:
             raise InvalidArgumentError(f"held_out must be a fold from 0 to 4, not {self.held_out}.")
 
@@ -237,7 +242,6 @@ class Stage:
     def run(self, out: Path, say: Callable[[str], None]) -> list[dict[str, float]]:
         """Train, from the last checkpoint on where there is one; return a row an epoch."""
         config = self._config
-        keras = import_keras()
         folder = StageFolder(out)
         folder.begin(
             {
@@ -257,14 +261,9 @@ class Stage:
         # Shards differ in size.
         steps = [self._step_count(epoch) for epoch in range(1, config.epochs + 1)]
         warmup = min(200, steps[0])
-        rate = keras.optimizers.schedules.CosineDecay(
-            config.learning_rate / 20,
-            max(1, sum(steps) - warmup),
-            alpha=0.01,
-            warmup_target=config.learning_rate,
-            warmup_steps=warmup,
+        trainer.compile(
+            build_optimizer(config.optimizer, config.learning_rate, sum(steps), warmup=warmup)
         )
-        trainer.compile(keras.optimizers.Adam(rate))
         trainer(next(iter(self.batches(1)))[0])
         return run_stage(
             folder, trainer, self.parts, epochs=config.epochs, batches=self.batches, say=say

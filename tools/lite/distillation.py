@@ -19,6 +19,7 @@ from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError
 from tools.lite.growth import grow
 from tools.lite.network import StudentConfig, build_head, build_trunk
+from tools.lite.optimizer import build_optimizer, check_optimizer
 from tools.lite.run import StageFolder, run_stage
 from tools.lite.shards import Shard, decode_log_mel, shard_folders
 from tools.lite.teacher import decode_embedding
@@ -43,8 +44,13 @@ class DistillationConfig:
         How often a shard is read; when there are fewer shards they are read again, in new orders.
     batch : int
         Patches of a step.
+    optimizer : str
+        ``adam``, or ``muon``, which learns more from as many patches.
     learning_rate : float
         Peak; warmed up over the first part of the first epoch, then falling as a cosine.
+    last_rate : float
+        What part of the peak it falls to: little to finish, half for a run that another goes on
+        from.
     score_weight : float
         Weight of the scores' cross-entropy, a mean over classes, beside the embedding's error.
     clean : float
@@ -60,7 +66,9 @@ class DistillationConfig:
     student: StudentConfig = field(default_factory=StudentConfig)
     epochs: int = 40
     batch: int = 256
+    optimizer: str = "adam"
     learning_rate: float = 2e-3
+    last_rate: float = 0.01
     score_weight: float = 20.0
     clean: float = 0.25
     first: int = 0
@@ -72,6 +80,7 @@ class DistillationConfig:
             raise InvalidArgumentError(
                 "epochs must be at least 1, batch at least 2 and clean from 0 to 1."
             )
+        check_optimizer(self.optimizer)
 
 
 def distil(
@@ -122,7 +131,15 @@ def distil(
     read = [shard_of(epoch, mixed, clean, config) for epoch in range(1, config.epochs + 1)]
     steps = [len(Shard(path).log_mel) // config.batch for path in read]
     trainer = _trainer_class()(parts, mean, deviation, last_layer, config)
-    trainer.compile(_optimizer(config.learning_rate, sum(steps), warmup=min(500, steps[0] // 2)))
+    trainer.compile(
+        build_optimizer(
+            config.optimizer,
+            config.learning_rate,
+            sum(steps),
+            warmup=min(500, steps[0] // 2),
+            last=config.last_rate,
+        )
+    )
     trainer(np.zeros((2, *judged.log_mel.shape[1:]), np.float32))
 
     def batches(epoch: int) -> Iterator[tuple[Floats, Floats]]:
@@ -180,18 +197,6 @@ def embedding_statistics(shard: Shard) -> tuple[Floats, Floats]:
     values = decode_embedding(np.asarray(shard.embedding))
     deviation = np.maximum(values.std(axis=0, dtype=np.float64), _DEVIATION_FLOOR)
     return values.mean(axis=0, dtype=np.float64).astype(np.float32), deviation.astype(np.float32)
-
-
-def _optimizer(peak: float, steps: int, *, warmup: int) -> Any:
-    optimizers = import_keras().optimizers
-    rate = optimizers.schedules.CosineDecay(
-        peak / 50,
-        max(1, steps - warmup),
-        alpha=0.01,
-        warmup_target=peak,
-        warmup_steps=max(1, warmup),
-    )
-    return optimizers.Adam(rate)
 
 
 @functools.cache

@@ -1,0 +1,110 @@
+"""How all stages step: Adam, or Muon, which makes the step of each matrix orthogonal first.
+
+Source of Muon: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024),
+which takes the kernel of a convolution as a matrix of its outputs by all else. Keras' own leaves
+kernels to Adam.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+from audiosearch.classifier.network import import_keras
+from audiosearch.errors import InvalidArgumentError
+
+__all__ = ["OPTIMIZERS", "build_optimizer", "check_optimizer"]
+
+OPTIMIZERS = ("adam", "muon")
+_LAYERS_OF_ADAM = ("tiles", "answer", "standard_embedding")  # first and last ones of networks
+_ADAM_RATE = 0.04  # of the rate of matrices
+_ADAM_BETAS = 0.9, 0.99
+
+
+def check_optimizer(name: str) -> None:
+    """Refuse a name that is none of `OPTIMIZERS`.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When it is not.
+    """
+    if name not in OPTIMIZERS:
+        raise InvalidArgumentError(f"optimizer must be one of {', '.join(OPTIMIZERS)}.")
+
+
+def build_optimizer(name: str, peak: float, steps: int, *, warmup: int, last: float = 0.01) -> Any:
+    """Return an optimiser whose rate rises to its peak and falls from there as a cosine.
+
+    Parameters
+    ----------
+    name : str
+        One of `OPTIMIZERS`.
+    peak : float
+        Learning rate. With Muon it is that of matrices and kernels; biases, norms, and what begins
+        or ends a network are Adam's, at 0.04 of it.
+    steps : int
+        Steps in all.
+    warmup : int
+        How many of them rise.
+    last : float
+        What part of the peak the rate ends at.
+
+    Returns
+    -------
+    keras.optimizers.Optimizer
+
+    Raises
+    ------
+    InvalidArgumentError
+        When there is no such optimiser.
+    """
+    check_optimizer(name)
+    optimizers = import_keras().optimizers
+    rate = optimizers.schedules.CosineDecay(
+        peak / 50,
+        max(1, steps - warmup),
+        alpha=last,
+        warmup_target=peak,
+        warmup_steps=max(1, warmup),
+    )
+    if name == "adam":
+        return optimizers.Adam(rate)
+    return _muon_class()(
+        rate,
+        adam_lr_ratio=_ADAM_RATE,
+        adam_beta_1=_ADAM_BETAS[0],
+        adam_beta_2=_ADAM_BETAS[1],
+        weight_decay=None,
+        adam_weight_decay=None,
+        exclude_layers=list(_LAYERS_OF_ADAM),
+    )
+
+
+@functools.cache
+def _muon_class() -> Any:
+    """Return the class; Keras is imported only when needed."""
+    keras = import_keras()
+    ops = keras.ops
+
+    base: Any = keras.optimizers.Muon
+
+    class KernelMuon(base):
+        def _should_use_adamw(self, variable: Any) -> bool:
+            if len(variable.shape) == 4:
+                return any(part in variable.path for part in self.exclude_layers)
+            return bool(super()._should_use_adamw(variable))
+
+        def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:
+            shape = x.shape
+            matrix = ops.cast(ops.reshape(x, (-1, shape[-1])), "bfloat16")
+            made = super().zeropower_via_newtonschulz5(matrix, steps)
+            return ops.reshape(ops.cast(made, x.dtype), shape)
+
+        def lr_adjust(self, x: Any) -> Any:
+            # As the source has it: a layer with more outputs than inputs moves further.
+            inputs = math.prod(x.shape[:-1])
+            return x * max(1.0, x.shape[-1] / inputs) ** 0.5
+
+    return KernelMuon
