@@ -7,6 +7,7 @@ import subprocess
 import sys
 import wave
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ if str(REPOSITORY) not in sys.path:
 
 from lite_fixtures import RATE, StubTeacher, deb, soundfont, sources_of, tar, tone, wav
 
-from audiosearch.errors import DataError
+from audiosearch.errors import DataError, InvalidArgumentError
 from audiosearch.labels import load_labels
 from tools.lite import (
     audit,
@@ -311,6 +312,10 @@ def test_rare_classes_are_drawn_by_the_inverse_root_of_their_count(lite_work):
     weights = sources.weights()
     assert weights.sum() == pytest.approx(1)
     assert weights * np.sqrt(counts) == pytest.approx(weights[0] * np.sqrt(counts[0]))
+    alike = replace(sources, rarity=1.0).weights()
+    assert alike * counts == pytest.approx(alike[0] * counts[0])
+    with pytest.raises(InvalidArgumentError, match="rarity"):
+        replace(sources, rarity=2.0)
 
 
 def test_targets_are_found_by_key_and_a_window_without_one_is_named(lite_work):

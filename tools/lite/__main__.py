@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     shards.add_argument("--yamnet", type=Path, required=True)
     _add_released(shards, needed=False)
     shards.add_argument("--clips", type=int, default=8192)
+    shards.add_argument("--rarity", type=float, default=0.5,
+                        help="how much more often rare classes are drawn, 0 to 1")  # fmt: skip
     shards.add_argument("--seed", type=int, default=0)
     shards.add_argument("--threads", type=int, default=1)
 

@@ -105,7 +105,7 @@ def make_shards(options: Namespace) -> None:
     """Write mixed shards."""
     teacher = _teacher(options.work, options.yamnet, options.threads)
     build_shards(
-        _sources(options),
+        replace(_sources(options), rarity=options.rarity),
         teacher,
         options.work / "shards",
         mixed=options.mixed,

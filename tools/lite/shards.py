@@ -12,9 +12,9 @@ is mapped into memory, so that what is not read costs nothing.
 ================= ==============================================================================
 
 Clean shards (``clean-0000`` ...) hold every source once, as it is. Mixed shards (``mixed-0000``
-...) hold sources drawn by the inverse root of how frequent their top class is, changed and mixed as
-`mixing` says, with the teacher's answers to the result. Each shard depends on its own seed alone,
-so that a run that was stopped goes on with the next shard.
+...) hold sources drawn by the inverse root (or another power) of how frequent their top class is,
+changed and mixed as `mixing` says, with the teacher's answers to the result. Each shard depends on
+its own seed alone, so that a run that was stopped goes on with the next shard.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch import frontend
-from audiosearch.errors import DataError, printable
+from audiosearch.errors import DataError, InvalidArgumentError, printable
 from audiosearch.labels import CLASS_COUNT
 from tools.lite.mixing import Mixing, mix
 from tools.lite.released import AudioSetClips
@@ -81,20 +81,27 @@ class Sources:
         Real clips of AudioSet as log-mel.
     targets : uint8 (sources, 527)
         Their class scores times 255.
+    rarity : float
+        How much more often those of rare classes are drawn, 0 to 1.
     """
 
     windows: Windows
     clips: AudioSetClips | None
     targets: Scores
+    rarity: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rarity <= 1:
+            raise InvalidArgumentError(f"rarity must be from 0 to 1, not {self.rarity}.")
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def weights(self) -> npt.NDArray[np.float64]:
-        """Return how often each is drawn: by the inverse root of its top class's count, sum 1."""
+        """Return how often each is drawn, sum 1: by its top class's count to the power of -rarity."""
         top = self.targets.argmax(axis=1)
         counts = np.bincount(top, minlength=CLASS_COUNT)
-        weights = 1.0 / np.sqrt(counts[top])
+        weights = 1.0 / counts[top] ** self.rarity
         result: npt.NDArray[np.float64] = weights / weights.sum()
         return result
 
