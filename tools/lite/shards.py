@@ -98,7 +98,7 @@ class Sources:
         return len(self.targets)
 
     def weights(self) -> npt.NDArray[np.float64]:
-        """Return how often each is drawn, sum 1: by its top class's count to the power of -rarity."""
+        """Return how often each is drawn, sum 1, by its top class's count to the -rarity."""
         top = self.targets.argmax(axis=1)
         counts = np.bincount(top, minlength=CLASS_COUNT)
         weights = 1.0 / counts[top] ** self.rarity
