@@ -76,7 +76,7 @@ _ALL = (
     ModelSpec("mlp-lite", "lite", network="mlp", pooled=True),
     ModelSpec("attention-lite", "lite", network="attention"),
     ModelSpec("prototypes", "lite-trunk", "prototypes", pooled=True),
-    ModelSpec("transfer", "lite-trunk", "linear", pooled=True, penalty=0.002),
+    ModelSpec("transfer", "lite-trunk", "linear", pooled=True, penalty=0.1),
     ModelSpec(
         "transfer-tuned",
         "log-mel",
