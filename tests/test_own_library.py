@@ -82,10 +82,10 @@ def test_own_classes_join_with_all_that_a_query_may_say(master):
         both = library.search('label:"my machine" OR label:"the whistle"')
         assert set(names(both)) >= {"a-machine", "b-whistle", "d-both"}
         without = library.search('label:"my machine" -label:"the whistle" score:>0.5')
-        assert [(Path(h.recording).stem, h.start) for h in without.hits] == [
+        assert {(Path(h.recording).stem, h.start) for h in without.hits} == {
             ("a-machine", 0.0),
             ("d-both", 0.0),
-        ]
+        }
         assert library.search('label:"my machine" label:"the whistle" score:>0.5').total == 0
         assert names(library.search('label:"my machine" path:both', limit=1)) == ["d-both"]
         for facet in library.facets("path:wav").classes:
