@@ -395,7 +395,9 @@ def test_muon_steps_are_orthogonal_and_the_first_and_last_layers_are_adams():
         assert 0.6 < np.median(singular) < 1.2
         assert singular.max() < 1.3
     for step in (tiles, answer, bias):
-        np.testing.assert_allclose(np.abs(step), 0.04, rtol=1e-2)
+        # Adam's first step is as long for each value, but for those whose gradient is next to none.
+        assert np.median(np.abs(step)) == pytest.approx(0.04, rel=1e-2)
+        assert np.abs(step).max() == pytest.approx(0.04, rel=1e-2)
 
 
 def test_an_optimiser_that_is_not_there_is_refused():
