@@ -1,4 +1,4 @@
-"""Sound files of any container and number of channels."""
+"""Sound files of any container and number of channels, and the pitch of what comes out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ import av
 import numpy as np
 import soundfile
 
+from audiosearch import audio
+
 
 def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype("f4")
+
+
+def pitch(samples: np.ndarray) -> float:
+    middle = samples[len(samples) // 4 :][: len(samples) // 2] * np.hanning(len(samples) // 2)
+    return float(np.argmax(np.abs(np.fft.rfft(middle))) * audio.SAMPLE_RATE / len(middle))
 
 
 def write(path: Path, samples: np.ndarray, rate: int, **options: str) -> Path:
