@@ -173,6 +173,13 @@ class Outcome:
     err: str
 
 
+def assert_one_sentence(done: Outcome, *, code: int = 1) -> None:
+    """A failure says one thing on stderr, with no traceback."""
+    assert done.code == code
+    assert "Traceback" not in done.err
+    assert len([line for line in done.err.splitlines() if line.startswith("Error: ")]) == 1
+
+
 @pytest.fixture
 def invoke(
     capsys: pytest.CaptureFixture[str],
