@@ -1,7 +1,8 @@
-"""Libraries for the tests of the web app: one scripted, one of real small sounds."""
+"""Libraries for the web app's tests: one scripted, one of real small sounds; the API's client."""
 
 from __future__ import annotations
 
+import io
 import math
 import threading
 from collections.abc import Iterator
@@ -10,9 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
+import pytest
 import soundfile
 from conftest import write_packed
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 import audiosearch
 from audiosearch.errors import LibraryError, QueryError
@@ -22,7 +28,12 @@ from audiosearch.library.examples import Examples, listed
 from audiosearch.library.facets import Facet, Facets
 from audiosearch.library.hits import Clip, Hit, Moment, SearchResult, Tag
 from audiosearch.library.timeline import Curve, Timeline
-from audiosearch.server import serve
+from audiosearch.server import create_app, serve
+from audiosearch.server.limits import Limits
+from audiosearch.server.schemas import SCHEMAS
+from audiosearch.server.state import state_of
+
+PROBLEM = "application/problem+json"
 
 TAGS = [
     Tag("Vehicle", "/m/07yv9", 0.97),
@@ -279,3 +290,42 @@ def served(library: Any, **options: object) -> Iterator[str]:
     thread.start()
     assert ready.wait(20)
     yield urls[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_own_library(tmp_path_factory.mktemp("api"))
+
+
+@pytest.fixture(scope="module")
+def library(folder: Path) -> Iterator[audiosearch.Library]:
+    with audiosearch.open_library(folder / "library") as library:
+        yield library
+
+
+@pytest.fixture(scope="module")
+def app(library: audiosearch.Library) -> Iterator[Flask]:
+    app = create_app(library, limits=Limits(uploads_a_minute=100_000))
+    yield app
+    state_of(app).close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def valid(value: Any, schema: str) -> None:
+    """Hold a value against one of the document's schemas."""
+    whole = {"$ref": f"#/components/schemas/{schema}", "components": {"schemas": SCHEMAS}}
+    jsonschema.Draft202012Validator(whole).validate(value)
+
+
+def a_clip_of(library: audiosearch.Library, name: str) -> int:
+    """The first clip of a file."""
+    clips = range(library.info().clips)
+    return next(number for number in clips if library.clip(number).recording.endswith(name))
+
+
+def upload(client: FlaskClient, path: Path, to: str, **values: Any) -> TestResponse:
+    return client.post(to, data={"file": (io.BytesIO(path.read_bytes()), path.name), **values})
