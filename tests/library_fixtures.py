@@ -11,13 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
+from conftest import BAD_SOUNDS, GOOD_SOUNDS
 
 from audiosearch.classifier.rescoring import Rescorer
 from audiosearch.classifier.scorer import classifier_identity, clip_frames, load_scorer
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.errors import AudioError
 from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings
+from audiosearch.library import indexing
 from audiosearch.library.columns import encode_vectors
 from audiosearch.library.indexing import IndexSummary
 from audiosearch.library.library import Library
@@ -25,6 +28,9 @@ from audiosearch.library.manifest import create_library
 from audiosearch.library.recordings import NewRecording
 from audiosearch.library.tail import ROW, tail_columns
 from audiosearch.models import bundled_model
+
+# How many files of `sound_folder` are sounds, and how many are none though called so.
+GOOD, BAD = len(GOOD_SOUNDS), len(BAD_SOUNDS)
 
 
 def make_library(
@@ -218,6 +224,14 @@ class InProcessPool:
                 yield self._analyzer.analyze(path)
             except AudioError as error:
                 yield error
+
+
+@pytest.fixture
+def analysed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Analyse without worker processes; gives the names of the files that were."""
+    monkeypatch.setattr(indexing, "WorkerPool", InProcessPool)
+    monkeypatch.setattr(InProcessPool, "seen", [], raising=False)
+    return InProcessPool.seen
 
 
 @functools.cache
