@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 RATE = 16000
@@ -50,6 +51,12 @@ def class_folders(
         for number in range(n):
             write_sound(folder / kind / f"{number:02}.wav", kind, number)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Three classes of ten sounds."""
+    return class_folders(tmp_path_factory.mktemp("lab") / "data")
 
 
 def esc50_layout(folder: Path, *, suffix: str = ".wav", folds: int = 3, each: int = 2) -> Path:
