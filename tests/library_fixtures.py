@@ -20,6 +20,7 @@ from audiosearch.classifier.scorer import classifier_identity, clip_frames, load
 from audiosearch.datasets.packed import PackedFile
 from audiosearch.errors import AudioError
 from audiosearch.jobs import Analysis, Analyzer, AnalyzerSettings
+from audiosearch.labels import load_labels
 from audiosearch.library import indexing
 from audiosearch.library.columns import encode_vectors
 from audiosearch.library.indexing import IndexSummary
@@ -31,6 +32,19 @@ from audiosearch.models import bundled_model
 
 # How many files of `sound_folder` are sounds, and how many are none though called so.
 GOOD, BAD = len(GOOD_SOUNDS), len(BAD_SOUNDS)
+
+
+def index_of(name: str) -> int:
+    return load_labels().by_name(name).index
+
+
+def random_codes(clips: int, *, seed: int, share: float = 0.02) -> np.ndarray:
+    """Codes of which a share is above the score from which on a clip matches."""
+    draw = np.random.default_rng(seed)
+    codes = draw.integers(0, 70, (clips, 527))
+    high = draw.random((clips, 527)) < share
+    codes[high] = draw.integers(83, 256, int(high.sum()))
+    return codes.astype(np.uint8)
 
 
 def make_library(
