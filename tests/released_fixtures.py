@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 
 @dataclass
@@ -109,3 +110,16 @@ def write_shard(path: Path, clips: Iterable[Clip]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(framed(payload(clip)) for clip in clips))
     return path
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Five shards of 1, 12, 23, 34 and 45 clips, one folder down."""
+    for number in range(5):
+        clips = make_clips(1 + 11 * number, seed=number, frames=(10, 10, 6))
+        write_shard(tmp_path / "released" / "ab" / f"{number}.tfrecord", clips)
+    return tmp_path / "released"
+
+
+def assert_no_leftovers(out: Path) -> None:
+    assert not list(out.parent.glob(f"{out.name}?*")), "only the packed file stays"
