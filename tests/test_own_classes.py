@@ -5,33 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from lab_fixtures import sound, write_sound
+from lab_fixtures import sound
+from own_fixtures import trained
 
 import audiosearch as aus
 from audiosearch.errors import InvalidArgumentError, ModelError
-from audiosearch.lab import LabConfig, predict, read_sounds, train_lab
+from audiosearch.lab import predict
 from audiosearch.labels import load_labels
 from audiosearch.own.classifier import LabClassifier, Track, load_classifiers
 from audiosearch.tagging import TagRules, class_keys
 from audiosearch.tagging.batch import tag_batch
 
 KINDS = {"my machine": "low", "the whistle": "high", "Noise": "noise"}
-
-
-def trained(folder: Path, kinds: dict[str, str], model: str = "linear-lite") -> Path:
-    for name, kind in kinds.items():
-        for number in range(8):
-            write_sound(folder / "data" / name / f"{number}.wav", kind, number, seconds=1.0)
-    config = LabConfig(model=model, validation=0)
-    run = train_lab(
-        read_sounds(folder / "data"), folder / "machines", config=config, cache=folder / "cache"
-    )
-    return run.folder
 
 
 @pytest.fixture(scope="module")

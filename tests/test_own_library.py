@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from lab_fixtures import own_recordings, sound
-from test_own_classes import trained
+from own_fixtures import trained
 
 import audiosearch as aus
 from audiosearch.errors import LibraryMismatchError, ModelError, QueryError

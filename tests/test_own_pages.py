@@ -15,8 +15,8 @@ import pytest
 import soundfile
 from conftest import write_packed
 from lab_fixtures import own_recordings, sound
+from own_fixtures import trained
 from PIL import Image
-from test_own_classes import trained
 
 import audiosearch as aus
 from audiosearch.labels import load_labels

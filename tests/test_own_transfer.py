@@ -1,4 +1,4 @@
-"""Own classes leave and come back: export, import, merge; and damage to their scores is found."""
+"""Own classes leave and come back: export, import, merge."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import write_packed
-from lab_fixtures import own_recordings, sound
-from test_own_classes import trained
+from lab_fixtures import sound
+from own_fixtures import classifier, found, master, recordings, trained
 
 import audiosearch as aus
-from audiosearch.errors import (
-    DataError,
-    InvalidArgumentError,
-    LibraryDamagedError,
-    LibraryMismatchError,
-)
+from audiosearch.errors import DataError, InvalidArgumentError, LibraryMismatchError
 from audiosearch.library import transfer
 from audiosearch.library.bundles import read_bundles
 from audiosearch.library.library import Library
@@ -28,28 +22,9 @@ from audiosearch.library.verification import verify
 from audiosearch.own.classifier import LabClassifier
 from audiosearch.server import create_app
 
-KINDS = {"my machine": "low", "the whistle": "high", "Noise": "noise"}
+__all__ = ["classifier", "master", "recordings"]
+
 FORMATS = ("csv", "jsonl", "parquet", "h5")
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("own"), KINDS)
-
-
-@pytest.fixture(scope="module")
-def recordings(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recordings")
-    return own_recordings(folder, {"a-low": "low", "b-high": "high"}, low=10.0, high=9.0)
-
-
-@pytest.fixture(scope="module")
-def master(tmp_path_factory, recordings, classifier):
-    """Sounds that were heard, and rows of a packed file that were not."""
-    folder = tmp_path_factory.mktemp("library") / "lib"
-    packed = write_packed(folder.parent / "eval.h5", clips=3)
-    aus.index([recordings, packed], folder, classifier=classifier, mix_embedders=True, workers=1)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +74,6 @@ def another(folder, kinds):
     about = json.loads((made / "classifier.json").read_text(encoding="utf-8"))
     (made / "classifier.json").write_text(json.dumps(about | {"name": "fowl"}), encoding="utf-8")
     return made
-
-
-def found(folder, query='label:"my machine" score:>0.5'):
-    with Library(folder) as library:
-        return {Path(hit.recording).stem: hit.score for hit in library.search(query).hits}
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -366,80 +336,6 @@ def test_another_classifier_of_the_same_classes_is_refused_or_left_behind(
             tmp_path / "all.jsonl", tmp_path / "c", mix_embedders=True, classifier=other
         )
     assert not (tmp_path / "c").exists()
-
-
-def test_a_classifier_that_was_lost_can_be_given_again(master, classifier, recordings, tmp_path):
-    folder = Path(shutil.copytree(master, tmp_path / "lib"))
-    (own,) = folder.glob("own-*")
-    (own / "classifier.onnx").unlink()
-    assert aus.index(recordings, folder, classifier=classifier, workers=1).unchanged == 3
-    assert verify(folder, sounds=False).whole
-
-
-def test_damaged_scores_are_found(master, recordings, classifier, tmp_path):
-    folder = Path(shutil.copytree(master, tmp_path / "lib"))
-    (own,) = folder.glob("own-*")
-    for name in ("scores.rows", "frames.rows", "sums.rows"):
-        whole = (own / name).read_bytes()
-        (own / name).write_bytes(whole[:-3])
-        (finding,) = verify(folder, sounds=False).findings
-        assert finding.kind == "damaged"
-        assert f"{name} has {len(whole) - 3:,} of {len(whole):,} bytes" in finding.problem
-        (own / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 4]))
-        (finding,) = verify(folder, sounds=False).findings
-        assert "scores of 1 clips differ" in finding.problem
-        (own / name).write_bytes(whole)
-    assert verify(folder, sounds=False).findings == []
-    (own / "scores.rows").write_bytes(b"\0" * 7)
-    options = {"classifier": classifier, "drop_classifier": ["machines"], "workers": 1}
-    assert aus.index(recordings, folder, **options).updated == 3, "as the finding says"
-    assert verify(folder, sounds=False).findings == []
-    assert found(folder) == found(master)
-
-
-@pytest.mark.parametrize("extended", [False, True])
-def test_sounds_whose_scores_alone_were_kept_are_heard_again(
-    extended, master, recordings, tmp_path
-):
-    folder = Path(shutil.copytree(master, tmp_path / "lib"))
-    (own,) = folder.glob("own-*")
-    for name in ("frames.rows", "sums.rows"):  # as a version left it that did not write them
-        size = (own / name).stat().st_size
-        (own / name).unlink()
-        if extended:
-            (own / name).write_bytes(bytes(size))
-    assert verify(folder, sounds=False).findings == []
-    with Library(folder) as library:
-        assert library.info().unheard_clips == library.info().clips
-        assert library.search('label:"my machine" score:>0.5').total == 0
-        assert library.timeline(library.search("path:a-low").hits[0].clip).unheard_by
-    done = aus.index(recordings, folder, workers=1)
-    assert (done.updated, done.unchanged) == (3, 0)
-    assert verify(folder, sounds=False).findings == []
-    assert found(folder) == found(master)
-    assert aus.index(recordings, folder, workers=1).unchanged == 3
-
-
-@pytest.mark.parametrize("name", ["scores.rows", "sums.rows"])
-def test_a_lost_file_of_own_scores_is_damage(name, master, tmp_path):
-    folder = Path(shutil.copytree(master, tmp_path / "lib"))
-    (own,) = folder.glob("own-*")
-    (own / name).unlink()
-    with Library(folder) as library, pytest.raises(LibraryDamagedError, match=f"{name} is missing"):
-        library.search("label:noise")
-    (finding,) = verify(folder, sounds=False).findings
-    assert f"{name} has 0 of" in finding.problem
-    soundfile.write(tmp_path / "new.wav", sound("low", 90, seconds=1.0), 16000)
-    with pytest.raises(LibraryDamagedError, match="Restore"):
-        aus.index(tmp_path / "new.wav", folder, workers=1)
-    assert not (own / name).exists(), "nothing was written over it"
-
-
-def test_a_classifier_that_is_dropped_meanwhile_finds_nothing_more(master, recordings, tmp_path):
-    folder = Path(shutil.copytree(master, tmp_path / "lib"))
-    with Library(folder) as library:
-        aus.index(recordings, folder, drop_classifier=["machines"], workers=1)
-        assert library.search("label:noise score:>0.01").total == 0
 
 
 @pytest.mark.parametrize(
