@@ -193,8 +193,9 @@ def cross_validate(options: Namespace) -> None:
         if options.guide_epochs:
             config = _adaptation(options, student, options.guide_epochs, GUIDE_RATE, fold)
             teacher = _teacher(options.work, options.yamnet, 2)
-            # Nothing leads the guide itself, least of all that of another fold.
+            # Nothing leads the guide itself, least of all that of another fold; its rate is Adam's.
             alone = replace(material, guide=None)
+            config = replace(config, optimizer="adam")
             train_guide(alone, teacher, folder / "guide", config, say=say)
             material = replace(material, guide=Guide(folder / "guide"))
         config = _adaptation(options, student, options.epochs, options.learning_rate, fold)
