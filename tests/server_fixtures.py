@@ -162,6 +162,7 @@ class ScriptedLibrary:
             return Facet(text, piece, f"{query} {piece}", count)
 
         return Facets(
+            [facet("above 0.1", "score:>0.1", 30)],
             [facet("<b>Speech</b>", 'label:"Speech"', 31), facet("Music", 'label:"Music"', 7)],
             [facet("holiday", 'path:"/music/holiday/*"', 3)],
             [facet("under 2 s", "duration:<2", 2)],

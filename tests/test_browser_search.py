@@ -129,7 +129,7 @@ def test_completion_is_chosen_by_pointer_and_goes_with_the_focus(
 
 def test_facet_narrows_and_the_address_says_so(browser: Chrome, shipped: str) -> None:
     browser.get(shipped + "/?q=dog&view=grid")
-    first = browser.find_element(By.CSS_SELECTOR, ".facets a")
+    first = browser.find_element(By.CSS_SELECTOR, ".facets section:nth-child(2) a")
     name, count = (first.find_element(By.TAG_NAME, "span").text,
                    first.find_element(By.CLASS_NAME, "n").text)  # fmt: skip
     first.click()

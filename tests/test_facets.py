@@ -41,7 +41,7 @@ def test_every_facet_counts_what_its_query_finds(random_library: Library, query:
     total = random_library.search(query, limit=0).total
     found = random_library.facets(query)
     assert not found.estimated
-    groups = (found.classes, found.folders, found.lengths, found.years)
+    groups = (found.scores, found.classes, found.folders, found.lengths, found.years)
     assert found.classes
     for facet in (facet for group in groups for facet in group):
         narrowed = random_library.search(facet.query, limit=0)
@@ -58,6 +58,17 @@ def test_facets_leave_out_what_is_asked_for_already(random_library: Library) -> 
     assert random_library.facets("dog duration:>1").lengths == []
     with pytest.raises(QueryError):
         random_library.facets("dgo")
+
+
+def test_scores_narrow_a_query_that_finds_weak_evidence_too(random_library: Library) -> None:
+    total = random_library.search("vehicle", limit=0).total
+    found = random_library.facets("vehicle").scores
+    assert [each.text for each in found] == ["above 0.5", "above 0.1"]
+    assert 0 < found[0].count < found[1].count < total
+    surest = random_library.facets(found[0].query)
+    assert surest.scores == [], "the query says it already"
+    either = random_library.facets("vehicle OR rain").scores
+    assert either[0].query == "(vehicle OR rain) score:>0.5"
 
 
 def test_lengths_of_all_hits_add_up(random_library: Library) -> None:

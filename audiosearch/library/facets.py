@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from audiosearch.labels import CLASS_COUNT, load_labels, name_key
 from audiosearch.library.catalogue import Catalogue
 from audiosearch.library.columns import decode_scores
 from audiosearch.library.filters import Facts, years_of
-from audiosearch.library.matching import MATCH_CODE, Masks, within_spans, without_spans
+from audiosearch.library.matching import MATCH_CODE, Masks, Scores, within_spans, without_spans
 from audiosearch.library.ranking import all_matches
 from audiosearch.library.runs import distinct
 from audiosearch.library.snapshot import Part, Snapshot
@@ -33,6 +33,7 @@ from audiosearch.query import (
     Node,
     Not,
     PathFilter,
+    Range,
     Term,
     YearFilter,
     label_query,
@@ -45,6 +46,10 @@ FACET_CLIPS = 50_000
 
 _CLASSES, _FOLDERS, _YEARS = 12, 10, 8
 _KEPT = 128
+_SCORES = (
+    ("above 0.5", "score:>0.5", Range(low=0.5, low_open=True)),
+    ("above 0.1", "score:>0.1", Range(low=0.1, low_open=True)),
+)
 _LENGTHS = (
     ("under 2 s", "duration:<2", 0.0, 2.0),
     ("2 to 10 s", "duration:>=2 duration:<10", 2.0, 10.0),
@@ -85,12 +90,13 @@ class Facets:
 
     Attributes
     ----------
-    classes, folders, lengths, years : list of Facet
+    scores, classes, folders, lengths, years : list of Facet
         Empty where all hits are alike in it, or the query names it already.
     estimated : bool
         Whether the counts of the classes come from a sample.
     """
 
+    scores: list[Facet]
     classes: list[Facet]
     folders: list[Facet]
     lengths: list[Facet]
@@ -198,6 +204,9 @@ class FacetCounter:
         def facet(text: str, piece: str, count: int, own: bool = False) -> Facet:
             return Facet(text, piece, narrowed(query, node, piece), count, own)
 
+        scores_ = []
+        if not spans:
+            scores_ = [facet(*each) for each in _by_score(parts, found) if 0 < each[2] < len(ids)]
         asked = _asked(node)
         named = {index for term in asked if isinstance(term, Term) for index in term.classes[:1]}
         chosen = [
@@ -234,7 +243,9 @@ class FacetCounter:
         def unless_all(facets: list[Facet]) -> list[Facet]:
             return [] if len(facets) == 1 and facets[0].count == len(ids) else facets
 
-        return Facets(classes_, folders, unless_all(lengths_), unless_all(years), step > 1)
+        return Facets(
+            scores_, classes_, folders, unless_all(lengths_), unless_all(years), step > 1
+        )
 
     def _by_folder(self, now: Snapshot, ids: npt.NDArray[np.int64]) -> list[tuple[str, str, int]]:
         """Return text, piece of a query and count of the folders below what all have in common."""
@@ -280,6 +291,18 @@ class FacetCounter:
                     codes[at] = index.setdefault(folder, len(index)) if slash else -1
                 self._folders, self._folder_ids = (stamp, codes, list(index)), ids
             return self._folder_ids, self._folders[1], self._folders[2]
+
+
+def _by_score(
+    parts: Sequence[Part], found: Sequence[tuple[npt.NDArray[np.int64], Scores]]
+) -> Iterator[tuple[str, str, int]]:
+    """Give text, piece of a query and count of the recordings above some scores."""
+    for text, piece, span in _SCORES:
+        surer = [
+            part.block.recordings[rows[within_spans(scores, [span])]]
+            for part, (rows, scores) in zip(parts, found, strict=True)
+        ]
+        yield text, piece, len(distinct(np.concatenate([np.empty(0, np.int64), *surer])))
 
 
 def _class_piece(index: int, now: Snapshot) -> str:

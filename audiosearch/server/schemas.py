@@ -203,6 +203,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     ),
     "Facets": _object(
         {
+            "scores": _list(_ref("Facet"), "How surely the query is heard."),
             "classes": _list(_ref("Facet"), "What else is heard, the most first."),
             "folders": _list(_ref("Facet"), "Where the files lie."),
             "lengths": _list(_ref("Facet"), "How long the recordings are."),

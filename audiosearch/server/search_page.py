@@ -190,6 +190,7 @@ def register(blueprint: Blueprint) -> None:
 def facet_groups(facets: Facets) -> Iterable[tuple[str, list[Facet]]]:
     """Return the groups of facets that have any, with their headings."""
     groups = (
+        ("Score", facets.scores),
         ("Also heard", facets.classes),
         ("Folder", facets.folders),
         ("Length", facets.lengths),
