@@ -119,6 +119,7 @@ def test_help_imports_nothing_heavy() -> None:
     ("args", "said"),
     [
         (["nonsense"], "No such command"),
+        (["serch", "car"], "Did you mean 'search'?"),
         (["search"], "Missing argument"),
         (["search", "car", "--limt", "3"], "--limit"),
         (["search", "car", "--limit", "0"], "--limit"),

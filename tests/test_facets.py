@@ -263,6 +263,10 @@ def test_completions_are_few_and_each_means_something_else(shipped: Library) -> 
     assert len(found) == 5
     assert found[0].text == "Dog"
     assert "dogs" not in [each.text for each in found]
+    # Accents tell words apart, and what finds nothing comes last.
+    found = shipped.complete("ra")
+    assert found[0].text.startswith("Ra")
+    assert [each.count > 0 for each in found] == sorted(each.count > 0 for each in found)[::-1]
     with pytest.raises(InvalidArgumentError):
         shipped.complete("dog", limit=0)
 

@@ -104,7 +104,7 @@ def test_a_comparison_takes_sounds_of_one_group_together(tmp_path):
 def test_models_are_compared_on_the_makers_folds(tmp_path):
     esc50_layout(tmp_path / "data")
     (tmp_path / "data" / "audio" / "1-01-0-0.wav").write_bytes(b"no sound" * 50)
-    seen = []
+    seen, read = [], []
     found = compare(
         read_sounds(tmp_path / "data"),
         ["mlp-lite", "linear-lite"],
@@ -113,7 +113,11 @@ def test_models_are_compared_on_the_makers_folds(tmp_path):
         seeds=(0, 1),
         cache=tmp_path / "cache",
         on_fold=lambda model, fold: seen.append((model, fold.seed, fold.split)),
+        on_sound=lambda done, total: read.append((done, total)),
     )
+    shares = [done / total for done, total in read]
+    assert shares == sorted(shares), "progress never goes back"
+    assert shares[-1] == 1
     folds = [f"fold {number}" for number in (1, 2, 3)]
     assert seen == [
         (model, seed, fold)

@@ -107,3 +107,14 @@ def test_a_query_that_finds_nothing_says_what_to_leave_out(invoke: Invoke, tmp_p
     said = invoke("search", 'path:"no where"', "--library", folder).out
     assert said.startswith('0 recordings for path:"no where" (0 clips)')
     assert "Try a wider word" in said
+
+
+def test_weak_hits_are_called_so_and_can_be_left_out(invoke: Invoke, tmp_path: Path) -> None:
+    codes = np.zeros((2, 527), np.uint8)
+    codes[:, 0] = 200, 3  # Speech
+    folder = make_library(tmp_path / "lib", [1, 1], codes)
+    said = invoke("search", "speech", "--library", folder).out
+    assert "weak evidence; add score:>0.1" in said
+    said = invoke("search", "speech", "score:>0.1", "--library", folder).out
+    assert said.startswith("1 recording ")
+    assert "weak evidence" not in said

@@ -127,7 +127,7 @@ def test_a_hit_says_why_it_was_found(tmp_path: Path) -> None:
         tmp_path, {"Car": 0.93, "Vehicle": 0.97, "Bus": 0.1, "Truck": 0.31, "Music": 0.02}
     ) as library:
         (hit,) = library.search("vehicle -music").hits
-    assert hit.explanation == "Vehicle 0.97, Car 0.93, Truck 0.31; music 0.02"
+    assert hit.explanation == "Vehicle 0.97, Car 0.93, Truck 0.31; not music 0.02"
     wanted, unwanted = hit.why
     assert (wanted.term, wanted.excluded) == ("vehicle", False)
     assert wanted.score == pytest.approx(hit.score)

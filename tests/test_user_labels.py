@@ -94,7 +94,7 @@ def test_what_is_confirmed_comes_first_and_what_is_rejected_is_gone(library: Lib
     assert clips(library, "dog score:>0.99") == [1]
     assert clips(library, "cat -dog") == [5, 6]
     assert clips(library, "path:0.wav -dog") == [0]
-    assert library.search("path:0.wav -dog").hits[0].explanation == "dog 0.00; Dog rejected"
+    assert library.search("path:0.wav -dog").hits[0].explanation == "not dog 0.00; Dog rejected"
 
 
 def test_a_rejected_class_takes_its_kinds_along_unless_they_are_confirmed(

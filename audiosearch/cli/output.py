@@ -31,6 +31,7 @@ __all__ = [
     "youtube_link",
 ]
 
+_WEAK = 0.1
 _CONTROLS = ("Cc", "Zl", "Zp")
 
 
@@ -96,10 +97,7 @@ def youtube_link(video: str, start: float) -> str:
 
 def speed_line(seconds: float, elapsed: float) -> str:
     """Return how much sound a job went through, and how fast."""
-    return (
-        f"{seconds / 3600:,.2f} hours of audio in {clock(elapsed)} "
-        f"({seconds / elapsed:,.0f} x real time)."
-    )
+    return f"{clock(seconds)} of audio in {clock(elapsed)} ({seconds / elapsed:,.0f} x real time)."
 
 
 def warn_skipped(skipped: Sequence[tuple[str, str]], *, total: int | None = None) -> None:
@@ -152,4 +150,9 @@ def result_lines(result: SearchResult, *, subject: str, by_example: bool = False
     lines = [found + (":" if result.offset == 0 else f", from number {result.offset + 1:,}:")]
     for number, hit in enumerate(result.hits, start=result.offset + 1):
         lines += hit_lines(number, hit, keyword=not by_example)
+    weak = any(hit.score < _WEAK for hit in result.hits)
+    if weak and not by_example and "score:" not in (result.query or ""):
+        lines.append(
+            f"Scores below {_WEAK} are weak evidence; add score:>{_WEAK} to leave them out."
+        )
     return lines

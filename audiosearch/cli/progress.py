@@ -82,7 +82,7 @@ class JobProgress(Closing):
     def _facts(self, progress: Progress) -> str:
         elapsed = max(time.monotonic() - self._began, 1e-6)
         return (
-            f"{progress.seconds / 3600:.1f} hours of audio, "
+            f"{clock(progress.seconds)} of audio, "
             f"{progress.seconds / elapsed:,.0f} x real time, {progress.skipped:,} skipped"
         )
 

@@ -118,7 +118,7 @@ def _why_nothing(library: Library, query: str) -> list[str]:
         return [f"Of the {clips:,} clips of {folder} none has it all:", *lines]
     return [
         (
-            f"None of the {clips:,} clips of {folder} matches. Try a wider word; "
-            "`audiosearch classes` lists what can be found."
+            f"None of the {clips:,} clips of {folder} matches. Try a wider word, such as "
+            "Speech, Music, Animal or Vehicle; `audiosearch classes` lists what can be found."
         )
     ]

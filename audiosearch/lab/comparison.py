@@ -318,10 +318,16 @@ def _filled(
     """
     keys: dict[str, dict[LabelledSound, str]] = {}
     seconds = dict.fromkeys((spec.name for spec in specs), 0.0)
+    features = len({spec.feature for spec in specs})
+
+    def show(done: int, total: int) -> None:
+        if on_sound:
+            on_sound(len(keys) * total + done, features * total)
+
     for spec in specs:
         if spec.feature not in keys:
             began = time.perf_counter()
-            sounds, found = store.fill(sounds, get_feature(spec.feature), length, on_sound=on_sound)
+            sounds, found = store.fill(sounds, get_feature(spec.feature), length, on_sound=show)
             keys[spec.feature] = dict(zip(sounds.sounds, found, strict=True))
             seconds[spec.name] = time.perf_counter() - began
     return sounds, keys, seconds

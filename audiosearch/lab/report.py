@@ -30,9 +30,9 @@ __all__ = ["write_report"]
 _SHOWN_SECONDS = 5.0
 _MOST_CLASSES = 50  # with a picture of their own
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 78rem; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #ccc }
+th, td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid #ccc }
 th:first-child, td:first-child { text-align: left }
 .warning { background: #fff3cd; border-left: .4rem solid #b58105; padding: .5rem 1rem }
 svg { max-width: 100%; height: auto }
@@ -100,7 +100,7 @@ def _results(found: Comparison) -> str:
         "accuracy",
         "95 % interval",
         "behind the best",
-        "of the seeds",
+        "by seed",
         "macro F1",
         "mAP",
         "features",

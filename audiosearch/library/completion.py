@@ -74,10 +74,11 @@ def complete(
         key = " ".join(words[first:])
         if not key.strip():
             return []
-        found = _best(vocabulary.complete(key, count=_LOOKED_AT), normalize(key), limit)
+        found = _best(vocabulary.complete(key, count=_LOOKED_AT), key, limit)
         if found:
             head = before + "".join(f"{word} " for word in words[:first])
-            return [_made(word, head, count_of) for word in found]
+            made = [_made(word, head, count_of) for word in found]
+            return sorted(made, key=lambda each: not each.count)  # what finds nothing comes last
     return []
 
 
@@ -97,13 +98,16 @@ def _last_term(query: str) -> tuple[str, str]:
     return query[: len(query) - len(typed)], " ".join(typed.split())
 
 
-def _best(words: list[Word], key: str, limit: int) -> list[Word]:
+def _best(words: list[Word], typed: str, limit: int) -> list[Word]:
     """Return the likeliest: what begins so, names of classes, short ones; few words a class."""
+    key = normalize(typed)
 
     def place(word: Word) -> tuple[bool, bool, bool, int, str]:
-        known = normalize(word.label if word.own else word.text)
+        text = word.label if word.own else word.text
+        known = normalize(text)
         return (
-            known != key,
+            # With its accents: who types "ra" is not at the end of "rã".
+            text.casefold() != typed.casefold(),
             not known.startswith(key),
             word.text != word.label,
             len(known),

@@ -243,9 +243,7 @@ class FacetCounter:
         def unless_all(facets: list[Facet]) -> list[Facet]:
             return [] if len(facets) == 1 and facets[0].count == len(ids) else facets
 
-        return Facets(
-            scores_, classes_, folders, unless_all(lengths_), unless_all(years), step > 1
-        )
+        return Facets(scores_, classes_, folders, unless_all(lengths_), unless_all(years), step > 1)
 
     def _by_folder(self, now: Snapshot, ids: npt.NDArray[np.int64]) -> list[tuple[str, str, int]]:
         """Return text, piece of a query and count of the folders below what all have in common."""

@@ -128,7 +128,7 @@ class Reason:
 
     def __str__(self) -> str:
         if self.excluded:
-            return f"{self.term} {self.score:.2f}"
+            return f"not {self.term} {self.score:.2f}"
         return ", ".join(f"{tag.label} {tag.score:.2f}" for tag in self.classes)
 
 
@@ -187,7 +187,7 @@ class Hit:
 
     @property
     def explanation(self) -> str:
-        """Say why it was found: ``Car 0.93, Vehicle 0.97; music 0.02; Dog confirmed``."""
+        """Say why it was found: ``Car 0.93, Vehicle 0.97; not music 0.02; Dog confirmed``."""
         said = dict.fromkeys(f"{each.label} {each.verdict}" for each in self.corrections)
         return "; ".join([*map(str, self.why), *said])
 
