@@ -19,6 +19,8 @@ __all__ = ["fit_at_once"]
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
+_PENALTY = 0.02
+"""scikit-learn's C, small as there are hundreds of values and few sounds; see docs/lab.md."""
 _SHARPNESS = 20.0  # of the softmax over cosines to the class means
 
 
@@ -87,7 +89,7 @@ def _logistic(
 
     def fitted(labels: npt.NDArray[Any]) -> Any:
         return LogisticRegression(
-            C=config.spec.penalty,
+            C=_PENALTY,
             max_iter=1000,
             class_weight="balanced" if config.balance == "weights" else None,
         ).fit(values, labels)

@@ -6,8 +6,8 @@ name              feature        what it is
 linear-lite       lite           logistic regression of mean, deviation and maximum over time
 mlp-lite          lite           a network of two hidden layers on the same
 attention-lite    lite           attention over the frames
-prototypes        lite-trunk     the nearest class mean; from one example a class
-transfer          lite-trunk     logistic regression on the bundled embedder's trunk
+prototypes        lite-hidden    the nearest class mean; from one example a class
+transfer          lite-hidden    logistic regression on the bundled embedder's last layer but one
 transfer-tuned    log-mel        the trunk itself, whose last stage is trained on
 ann-librosa26     librosa26      a network of three hidden layers
 cnn-logmel        log-mel        four convolutional blocks
@@ -54,9 +54,6 @@ class ModelSpec:
     scaling : (float, float), optional
         What is taken from each value, and what the rest is multiplied by; where None, the set's own
         mean and deviation.
-    penalty : float
-        Of a logistic regression: scikit-learn's C, small as there are hundreds of values and few
-        sounds. Chosen on sounds that are in no test; docs/lab.md says which.
     """
 
     name: str
@@ -68,15 +65,14 @@ class ModelSpec:
     mixup: float = 0.2
     pooled: bool = False
     scaling: tuple[float, float] | None = None
-    penalty: float = 0.02
 
 
 _ALL = (
     ModelSpec("linear-lite", "lite", "linear", pooled=True),
     ModelSpec("mlp-lite", "lite", network="mlp", pooled=True),
     ModelSpec("attention-lite", "lite", network="attention"),
-    ModelSpec("prototypes", "lite-trunk", "prototypes", pooled=True),
-    ModelSpec("transfer", "lite-trunk", "linear", pooled=True, penalty=0.1),
+    ModelSpec("prototypes", "lite-hidden", "prototypes", pooled=True),
+    ModelSpec("transfer", "lite-hidden", "linear", pooled=True),
     ModelSpec(
         "transfer-tuned",
         "log-mel",

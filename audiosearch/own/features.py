@@ -5,7 +5,7 @@ name               shape for a clip of S seconds what it is
 ================== ============================ ====================================================
 ``lite``           (1 + (S - 0.96) / 0.48, 128) embeddings of the bundled embedder
 ``vggish``         the same                     embeddings of the real VGGish, where it is fetched
-``lite-trunk``     the same, 768 values         the bundled embedder's convolutional trunk
+``lite-hidden``    the same, 512 values         what the bundled embedder's last layer is given
 ``log-mel``        (100 S, 64)                  log-mel spectrogram, frames of 10 ms
 ``log-mel-stereo`` (100 S, 64, 2)               those of left and right
 ``image``          (96, 96)                     the first as an 8-bit picture of one size
@@ -128,10 +128,10 @@ def _embedded(name: str) -> tuple[str, Callable[[Floats], Floats]]:
     return embedder_hash(name), compute
 
 
-def _lite_trunk() -> tuple[str, Callable[[Floats], Floats]]:
-    from audiosearch.own.trunk import run_trunk
+def _lite_hidden() -> tuple[str, Callable[[Floats], Floats]]:
+    from audiosearch.own.trunk import run_hidden
 
-    return bundled_model("lite").sha256, lambda waveform: run_trunk(_patches(waveform))
+    return bundled_model("lite").sha256, lambda waveform: run_hidden(_patches(waveform))
 
 
 def _patches(waveform: Floats) -> Floats:
@@ -208,7 +208,7 @@ def _librosa26() -> tuple[str, Callable[[Floats], Floats]]:
 _MAKERS: dict[str, Callable[[], tuple[str, Callable[[Floats], Floats]]]] = {
     "lite": functools.partial(_embedded, "lite"),
     "vggish": functools.partial(_embedded, "vggish"),
-    "lite-trunk": _lite_trunk,
+    "lite-hidden": _lite_hidden,
     "log-mel": lambda: ("", _log_mel),
     "log-mel-stereo": lambda: ("", _log_mel_stereo),
     "image": lambda: ("", _image),

@@ -1,7 +1,7 @@
-"""The bundled embedder's convolutional trunk, to build classifiers on.
+"""Inner layers of the bundled embedder, to build classifiers on.
 
-Its embedding of 128 bytes is what AudioSet's features keep of a sound. The trunk below has 768
-values, which tell more kinds of sounds apart than those of AudioSet.
+Its embedding of 128 bytes is what AudioSet's features keep of a sound. The layers before that one
+tell more kinds of sounds apart than those of AudioSet.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy.typing as npt
 from audiosearch.errors import MissingDependencyError
 from audiosearch.models import bundled_model, onnx_session
 
-__all__ = ["TRUNK_VALUES", "load_trunk", "run_trunk"]
+__all__ = ["HIDDEN_VALUES", "load_trunk", "run_hidden"]
 
-TRUNK_VALUES = 768
+HIDDEN_VALUES = 512
 _BATCH = 16
 
 Floats = npt.NDArray[np.float32]
 
 
 def load_trunk() -> Any:
-    """Return the trunk as an ONNX model: (n, 96, 64) to (n, 768), float32.
+    """Return the convolutions as an ONNX model: (n, 96, 64) to (n, 768), float32.
 
     It ends before the first dense layer, where the values of all places are averaged.
 
@@ -33,23 +33,19 @@ def load_trunk() -> Any:
     MissingDependencyError
         When onnx is not installed.
     """
-    try:
-        import onnx
-        from onnx import shape_inference, utils
-    except ImportError as error:
-        raise MissingDependencyError(
-            "onnx", extra="tensorflow", purpose="Building on the bundled embedder"
-        ) from error
-    model = shape_inference.infer_shapes(onnx.load(bundled_model("lite").path))
-    first_dense = next(node for node in model.graph.node if node.op_type == "Gemm")
-    sides = [model.graph.input[0].name], [first_dense.input[0]]
-    return utils.Extractor(model).extract_model(*sides)
+    return _before_dense(0)
 
 
-def run_trunk(patches: Floats) -> Floats:
-    """Return the trunk's values of patches (n, 96, 64), float32 (n, 768)."""
+def run_hidden(patches: Floats) -> Floats:
+    """Return what the last layer is given of patches (n, 96, 64), float32 (n, 512).
+
+    Raises
+    ------
+    MissingDependencyError
+        When onnx is not installed.
+    """
     session = _session()
-    values = np.empty((len(patches), TRUNK_VALUES), np.float32)
+    values = np.empty((len(patches), HIDDEN_VALUES), np.float32)
     for first in range(0, len(patches), _BATCH):
         batch = patches[first : first + _BATCH]
         # One batch size, so that a value never depends on what else is computed.
@@ -60,6 +56,20 @@ def run_trunk(patches: Floats) -> Floats:
     return values
 
 
+def _before_dense(number: int) -> Any:
+    """Return the embedder up to one of its dense layers, as an ONNX model."""
+    try:
+        import onnx
+        from onnx import shape_inference, utils
+    except ImportError as error:
+        raise MissingDependencyError(
+            "onnx", extra="tensorflow", purpose="Building on the bundled embedder"
+        ) from error
+    model = shape_inference.infer_shapes(onnx.load(bundled_model("lite").path))
+    dense = [node for node in model.graph.node if node.op_type == "Gemm"][number]
+    return utils.Extractor(model).extract_model([model.graph.input[0].name], [dense.input[0]])
+
+
 @functools.cache
 def _session() -> Any:
-    return onnx_session(load_trunk().SerializeToString(), name="The trunk of the model 'lite'")
+    return onnx_session(_before_dense(-1).SerializeToString(), name="The model 'lite'")
