@@ -8,7 +8,7 @@ import click
 
 from audiosearch.cli.libraries import opened
 from audiosearch.cli.options import json_option, library_option
-from audiosearch.cli.output import count, echo_json, one_line
+from audiosearch.cli.output import count, echo_json, one_line, size
 
 __all__ = ["command"]
 
@@ -37,9 +37,7 @@ def command(library: Path | None, exact: bool, similarity: float, as_json: bool)
         echo_json([group.to_dict() for group in groups])
         return
     spare = sum(group.bytes for group in groups if group.kind == "exact")
-    click.echo(
-        f"{count(len(groups), 'group')} of duplicates; exact copies take {spare / 1e6:,.1f} MB."
-    )
+    click.echo(f"{count(len(groups), 'group')} of duplicates; exact copies take {size(spare)}.")
     for group in groups:
         click.echo(f"{group.kind} ({group.similarity:.3f}):")
         for name in group.recordings:

@@ -8,7 +8,7 @@ import click
 
 from audiosearch.cli.libraries import opened
 from audiosearch.cli.options import folder_type, json_option
-from audiosearch.cli.output import count, echo_json, one_line
+from audiosearch.cli.output import count, echo_json, one_line, size
 
 __all__ = ["command"]
 
@@ -77,5 +77,5 @@ def command(
         return
     click.echo(
         f"{one_line(summary.file)}: {count(summary.clips, 'clip')} of "
-        f"{count(summary.recordings, 'recording')}, {summary.bytes / 1e6:,.1f} MB."
+        f"{count(summary.recordings, 'recording')}, {size(summary.bytes)}."
     )

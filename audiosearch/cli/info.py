@@ -8,7 +8,7 @@ import click
 
 from audiosearch.cli.libraries import opened
 from audiosearch.cli.options import json_option, library_option
-from audiosearch.cli.output import clock, count, echo_json, one_line
+from audiosearch.cli.output import clock, count, echo_json, one_line, size
 
 __all__ = ["command"]
 
@@ -44,5 +44,5 @@ def _shown(name: str, value: object) -> str:
     if name == "seconds" and isinstance(value, int | float):
         return f"{value:,.0f} ({clock(value)})"
     if name == "bytes" and isinstance(value, int):
-        return f"{value:,} ({value / 1e6:,.1f} MB)"
+        return f"{value:,} ({size(value)})"
     return f"{value:,}" if type(value) is int else one_line(str(value))

@@ -9,7 +9,7 @@ import click
 
 from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, interrupted
 from audiosearch.cli.options import json_option
-from audiosearch.cli.output import echo_json, one_line
+from audiosearch.cli.output import echo_json, one_line, size
 from audiosearch.cli.progress import FetchProgress
 from audiosearch.errors import printable
 
@@ -47,8 +47,8 @@ def list_command(as_json: bool) -> None:
         return
     width = max(len(model.name) for model in models)
     for model in models:
-        size = f"  {model.bytes / 1e6:,.1f} MB" if model.bytes else ""
-        click.echo(f"{model.name:<{width}}  {model.state}{size}")
+        space = f"  {size(model.bytes)}" if model.bytes else ""
+        click.echo(f"{model.name:<{width}}  {model.state}{space}")
         for text in (model.path, model.origin, model.licence):
             if text:
                 click.echo(f"{'':<{width}}  {one_line(text)}")

@@ -22,6 +22,7 @@ __all__ = [
     "hit_lines",
     "one_line",
     "result_lines",
+    "size",
     "span",
     "speed_line",
     "tags_text",
@@ -83,6 +84,11 @@ def span(start: float, end: float) -> str:
 def count(number: int, one: str, many: str | None = None) -> str:
     """Return a number with its noun: ``1 file``, ``2,000 files``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def size(number: int) -> str:
+    """Return a number of bytes as people read it: ``45.1 kB``, ``6.2 MB``."""
+    return f"{number / 1e3:,.1f} kB" if number < 1e6 else f"{number / 1e6:,.1f} MB"
 
 
 def tags_text(tags: Iterable[Tag]) -> str:

@@ -9,7 +9,7 @@ import click
 
 from audiosearch.cli.failures import EXIT_FAILED, EXIT_OK, EXIT_SKIPPED
 from audiosearch.cli.options import json_option, library_option
-from audiosearch.cli.output import clock, count, echo_json, one_line, warn
+from audiosearch.cli.output import clock, count, echo_json, one_line, size, warn
 
 if TYPE_CHECKING:
     from audiosearch.library.findings import Verification
@@ -57,7 +57,7 @@ def _print(result: Verification) -> None:
     state = "whole" if result.whole else "NOT whole"
     click.echo(
         f"{one_line(result.library)}: {state}. {', '.join(looked_at)}, {result.sounds:,} sounds "
-        f"looked for, {result.bytes_read / 1e6:,.1f} MB read in {clock(result.elapsed)}."
+        f"looked for, {size(result.bytes_read)} read in {clock(result.elapsed)}."
     )
     kinds = dict.fromkeys(finding.kind for finding in result.findings)
     for kind in kinds:
