@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import h5py
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from lab_fixtures import class_folders, write_sound
+from onnx import shape_inference, utils
 from test_downloads import server
 
 from audiosearch.classifier.network import import_keras
@@ -14,7 +16,8 @@ from audiosearch.errors import DownloadError, InvalidArgumentError, ModelError
 from audiosearch.lab import LabConfig, backbones, predict, read_sounds, train_lab
 from audiosearch.lab.graph import LabGraph
 from audiosearch.lab.networks import build_network
-from audiosearch.own.trunk import load_trunk
+from audiosearch.models import bundled_model
+from audiosearch.own.layers import load_trunk, run_hidden
 
 __all__ = ["server"]
 
@@ -36,6 +39,24 @@ def test_the_trunk_hears_what_the_bundled_embedder_hears():
     session = onnxruntime.InferenceSession(load_trunk().SerializeToString())
     (wanted,) = session.run(None, {session.get_inputs()[0].name: log_mel})
     np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_the_last_layer_makes_the_embedding_of_what_the_hidden_one_holds():
+    model = onnx.load(bundled_model("lite").path)
+    last = [node for node in model.graph.node if node.op_type == "Gemm"][-1]
+    embedder = onnxruntime.InferenceSession(bundled_model("lite").path)
+    given, made = embedder.get_inputs()[0].name, embedder.get_outputs()[0].name
+    rest = utils.Extractor(shape_inference.infer_shapes(model)).extract_model(
+        [last.input[0]], [made]
+    )
+    log_mel = np.random.default_rng(3).normal(-1, 2, (17, 96, 64)).astype(np.float32)
+    hidden = run_hidden(log_mel)
+    assert (hidden.shape, hidden.dtype) == ((17, 512), np.float32)
+    session = onnxruntime.InferenceSession(rest.SerializeToString())
+    (found,) = session.run(None, {last.input[0]: hidden})
+    (wanted,) = embedder.run(None, {given: log_mel})
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+    assert np.array_equal(run_hidden(log_mel[3:4]), hidden[3:4])
 
 
 def test_the_trunk_is_exported_as_keras_runs_it():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from lab_fixtures import sound
-from own_fixtures import trained
+from own_fixtures import KINDS, classifier, trained
 
 import audiosearch as aus
 from audiosearch.errors import InvalidArgumentError, ModelError
@@ -20,12 +22,7 @@ from audiosearch.own.classifier import LabClassifier, Track, load_classifiers
 from audiosearch.tagging import TagRules, class_keys
 from audiosearch.tagging.batch import tag_batch
 
-KINDS = {"my machine": "low", "the whistle": "high", "Noise": "noise"}
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("own"), KINDS)
+__all__ = ["classifier"]
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +156,22 @@ def test_stretches_take_the_windows_that_lie_in_them():
     assert track.over(begins, ends)[:, 0].tolist() == pytest.approx(expected)
     empty = Track(("a",), np.empty(0), np.empty(0), np.empty((0, 1), np.float32))
     assert empty.over(begins, ends).tolist() == [[0.0]] * 6
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"name": "lite-trunk"}, "the feature 'lite-trunk', which this version"),
+        ({"identity": "lite of old"}, "another version of the feature 'lite'"),
+    ],
+)
+def test_a_classifier_of_a_feature_that_is_gone_is_to_be_trained_again(
+    classifier, tmp_path, change, problem
+):
+    folder = Path(shutil.copytree(classifier, tmp_path / "machines"))
+    path = folder / "classifier.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["feature"] |= change
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ModelError, match=f"machines.* was trained on .*{problem}.*again"):
+        LabClassifier(folder)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
 from audiosearch.model_cache import RemoteFile, accept, fetch_file, locked, model_folder
-from audiosearch.own.trunk import load_trunk
+from audiosearch.own.layers import load_trunk
 
 __all__ = ["fetch_mobilenet", "lite_trunk", "mobilenet"]
 

@@ -8,7 +8,7 @@ mlp-lite          lite           a network of two hidden layers on the same
 attention-lite    lite           attention over the frames
 prototypes        lite-hidden    the nearest class mean; from one example a class
 transfer          lite-hidden    logistic regression on the bundled embedder's last layer but one
-transfer-tuned    log-mel        the trunk itself, whose last stage is trained on
+transfer-tuned    log-mel        the bundled embedder's convolutions, the last of them trained on
 ann-librosa26     librosa26      a network of three hidden layers
 cnn-logmel        log-mel        four convolutional blocks
 cnn-logmel-stereo log-mel-stereo the same on the spectrograms of left and right

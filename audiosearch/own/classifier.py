@@ -16,7 +16,7 @@ from audiosearch import audio
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
 from audiosearch.labels import name_key, name_problem
 from audiosearch.models import onnx_session, read_model
-from audiosearch.own.features import get_feature
+from audiosearch.own.features import FEATURES, get_feature
 from audiosearch.own.waveforms import ClipLength, Window, Windows
 
 __all__ = ["LabClassifier", "Listener", "Track", "load_classifiers"]
@@ -66,9 +66,15 @@ class LabClassifier:
         self.name = str(model.manifest["name"])
         self.folder = Path(folder)
         self.length = ClipLength(**model.manifest["length"])
-        self._feature = get_feature(str(model.manifest["feature"]["name"]))
+        feature = model.manifest["feature"]
+        if feature["name"] not in FEATURES:
+            raise ModelError(
+                f"{name} was trained on the feature '{printable(str(feature['name']))}', which "
+                "this version of audiosearch does not have. Train it again."
+            )
+        self._feature = get_feature(feature["name"])
         self.channels = self._feature.channels
-        if model.manifest["feature"]["identity"] != self._feature.identity:
+        if feature["identity"] != self._feature.identity:
             raise ModelError(
                 f"{name} was trained on another version of the feature '{self._feature.name}'. "
                 "Train it again."

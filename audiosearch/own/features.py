@@ -129,7 +129,7 @@ def _embedded(name: str) -> tuple[str, Callable[[Floats], Floats]]:
 
 
 def _lite_hidden() -> tuple[str, Callable[[Floats], Floats]]:
-    from audiosearch.own.trunk import run_hidden
+    from audiosearch.own.layers import run_hidden
 
     return bundled_model("lite").sha256, lambda waveform: run_hidden(_patches(waveform))
 

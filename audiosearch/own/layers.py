@@ -1,7 +1,7 @@
 """Inner layers of the bundled embedder, to build classifiers on.
 
-Its embedding of 128 bytes is what AudioSet's features keep of a sound. The layers before that one
-tell more kinds of sounds apart than those of AudioSet.
+Its embedding of 128 bytes is what AudioSet's features keep of a sound. What the layers before the
+last one hold tells more kinds of sounds apart than those of AudioSet.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy.typing as npt
 from audiosearch.errors import MissingDependencyError
 from audiosearch.models import bundled_model, onnx_session
 
-__all__ = ["HIDDEN_VALUES", "load_trunk", "run_hidden"]
+__all__ = ["load_trunk", "run_hidden"]
 
-HIDDEN_VALUES = 512
+_HIDDEN_VALUES = 512
 _BATCH = 16
 
 Floats = npt.NDArray[np.float32]
@@ -26,7 +26,8 @@ Floats = npt.NDArray[np.float32]
 def load_trunk() -> Any:
     """Return the convolutions as an ONNX model: (n, 96, 64) to (n, 768), float32.
 
-    It ends before the first dense layer, where the values of all places are averaged.
+    It ends before the first dense layer, where the mean over time is taken: 192 values of each of
+    four bands.
 
     Raises
     ------
@@ -45,7 +46,7 @@ def run_hidden(patches: Floats) -> Floats:
         When onnx is not installed.
     """
     session = _session()
-    values = np.empty((len(patches), HIDDEN_VALUES), np.float32)
+    values = np.empty((len(patches), _HIDDEN_VALUES), np.float32)
     for first in range(0, len(patches), _BATCH):
         batch = patches[first : first + _BATCH]
         # One batch size, so that a value never depends on what else is computed.
