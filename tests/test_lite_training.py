@@ -374,6 +374,7 @@ def test_muon_steps_are_orthogonal_and_the_first_and_last_layers_are_adams():
             keras.Input((8, 8, 3)),
             keras.layers.Conv2D(4, 4, 4, use_bias=False, name="tiles"),
             keras.layers.Conv2D(6, 2, use_bias=False, name="full"),
+            keras.layers.DepthwiseConv2D(1, use_bias=False, name="depthwise"),
             keras.layers.Flatten(),
             keras.layers.Dense(24, use_bias=False, name="features"),
             keras.layers.Dense(5, name="answer"),
@@ -385,16 +386,15 @@ def test_muon_steps_are_orthogonal_and_the_first_and_last_layers_are_adams():
     random = np.random.default_rng(0)
     batch = random.normal(size=(32, 8, 8, 3)), random.normal(size=(32, 5))
     model.train_on_batch(*batch)
-    # The rate has warmed up after the first step, which was taken at a fiftieth of it.
-    tiles, full, features, answer, bias = (
-        (old - new) / (rate / 50) for old, new in zip(before, model.get_weights(), strict=True)
+    tiles, full, depthwise, features, answer, bias = (
+        (old - new) / rate for old, new in zip(before, model.get_weights(), strict=True)
     )
     for step in (full.reshape(-1, 6), features):
         singular = np.linalg.svd(step / max(1, step.shape[1] / step.shape[0]) ** 0.5)[1]
         # Five iterations bring most to about 1, and very small ones nearer to it.
         assert 0.6 < np.median(singular) < 1.2
         assert singular.max() < 1.3
-    for step in (tiles, answer, bias):
+    for step in (tiles, depthwise, answer, bias):
         # Adam's first step is as long for each value, but for those whose gradient is next to none.
         assert np.median(np.abs(step)) == pytest.approx(0.04, rel=1e-2)
         assert np.abs(step).max() == pytest.approx(0.04, rel=1e-2)
@@ -405,6 +405,11 @@ def test_an_optimiser_that_is_not_there_is_refused():
         distillation.DistillationConfig(optimizer="sgd")
     with pytest.raises(InvalidArgumentError, match="adam, muon"):
         adaptation_config(optimizer="sgd")
+    with pytest.raises(InvalidArgumentError, match="last_rate must be from 0 to 1, not 5"):
+        distillation.DistillationConfig(last_rate=5)
+    for numbers in ({"warmup": 10}, {"warmup": -1}, {"warmup": 0, "last": 1.1}):
+        with pytest.raises(InvalidArgumentError, match="less than steps"):
+            build_optimizer("adam", 1e-3, 10, **numbers)
 
 
 def test_a_stage_is_not_gone_on_with_under_other_settings(lite_stages):

@@ -29,6 +29,7 @@ from typing import Any
 
 from audiosearch.errors import AudioSearchError
 from tools.lite import commands
+from tools.lite.optimizer import OPTIMIZERS
 
 __all__ = ["main"]
 
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_released(shards, needed=False)
     shards.add_argument("--clips", type=int, default=8192)
     shards.add_argument("--rarity", type=float, default=0.5,
-                        help="how much more often rare classes are drawn, 0 to 1")  # fmt: skip
+                        help="0 draws every window alike often, 1 every class")  # fmt: skip
     shards.add_argument("--seed", type=int, default=0)
     shards.add_argument("--threads", type=int, default=1)
 
@@ -128,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument("--tune-epochs", type=int, default=0,
                                help="epochs of stage 3; 0 for the adaptor only")  # fmt: skip
             stage.add_argument("--tune-rate", type=float, default=3e-4)
+            stage.add_argument("--tune-optimizer", choices=OPTIMIZERS, default="adam")
             stage.add_argument("--guide-epochs", type=int, default=0,
                                help="epochs of each fold's guide; 0 for none")  # fmt: skip
         else:
@@ -174,7 +176,8 @@ def _add_released(parser: argparse.ArgumentParser, *, needed: bool) -> None:
 
 def _add_training(parser: argparse.ArgumentParser, *, epochs: int, rate: float) -> None:
     parser.add_argument("--epochs", type=int, default=epochs)
-    parser.add_argument("--optimizer", default="adam", help="adam, or muon, whose rates are higher")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam",
+                        help="muon's rates are higher")  # fmt: skip
     parser.add_argument("--learning-rate", type=float, default=rate)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--seed", type=int, default=0)

@@ -260,7 +260,7 @@ class Stage:
         trainer = trainer_class()(self.parts, self._material, config, frozen=self._frozen)
         # Shards differ in size.
         steps = [self._step_count(epoch) for epoch in range(1, config.epochs + 1)]
-        warmup = min(200, steps[0])
+        warmup = min(200, steps[0], sum(steps) // 2)
         trainer.compile(
             build_optimizer(config.optimizer, config.learning_rate, sum(steps), warmup=warmup)
         )

@@ -203,6 +203,7 @@ def cross_validate(options: Namespace) -> None:
         last = folder / "adapt"
         if options.tune_epochs:
             config = _adaptation(options, student, options.tune_epochs, options.tune_rate, fold)
+            config = replace(config, optimizer=options.tune_optimizer)
             tune(material, last, folder / "tune", config, say=say)
             last = folder / "tune"
         _export(last, options.run_folder / f"fold-{fold}.onnx")

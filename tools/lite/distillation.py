@@ -49,8 +49,8 @@ class DistillationConfig:
     learning_rate : float
         Peak; warmed up over the first part of the first epoch, then falling as a cosine.
     last_rate : float
-        What part of the peak it falls to: little to finish, half for a run that another goes on
-        from.
+        What part of the peak it falls to, from 0 to 1: little to finish, much for a run that
+        another goes on from.
     score_weight : float
         Weight of the scores' cross-entropy, a mean over classes, beside the embedding's error.
     clean : float
@@ -80,6 +80,8 @@ class DistillationConfig:
             raise InvalidArgumentError(
                 "epochs must be at least 1, batch at least 2 and clean from 0 to 1."
             )
+        if not 0 <= self.last_rate <= 1:
+            raise InvalidArgumentError(f"last_rate must be from 0 to 1, not {self.last_rate}.")
         check_optimizer(self.optimizer)
 
 

@@ -17,8 +17,10 @@ from audiosearch.errors import InvalidArgumentError
 __all__ = ["OPTIMIZERS", "build_optimizer", "check_optimizer"]
 
 OPTIMIZERS = ("adam", "muon")
-_LAYERS_OF_ADAM = ("tiles", "answer", "standard_embedding")  # first and last ones of networks
-_ADAM_RATE = 0.04  # of the rate of matrices
+# The trunk's first layer, the head's last and the adaptor's last: what meets the data is Adam's.
+_LAYERS_OF_ADAM = ("tiles", "answer", "standard_embedding")
+# So that Muon's 0.05 goes with the 0.002 that Adam was good with alone.
+_ADAM_RATE = 0.04
 _ADAM_BETAS = 0.9, 0.99
 
 
@@ -42,14 +44,14 @@ def build_optimizer(name: str, peak: float, steps: int, *, warmup: int, last: fl
     name : str
         One of `OPTIMIZERS`.
     peak : float
-        Learning rate. With Muon it is that of matrices and kernels; biases, norms, and what begins
-        or ends a network are Adam's, at 0.04 of it.
+        Learning rate. With Muon it is that of matrices and kernels; biases, norms, depthwise
+        kernels, and what begins or ends a network are Adam's, at 0.04 of it.
     steps : int
         Steps in all.
     warmup : int
-        How many of them rise.
+        How many of them rise, fewer than all.
     last : float
-        What part of the peak the rate ends at.
+        What part of the peak the rate ends at, from 0 to 1.
 
     Returns
     -------
@@ -58,16 +60,18 @@ def build_optimizer(name: str, peak: float, steps: int, *, warmup: int, last: fl
     Raises
     ------
     InvalidArgumentError
-        When there is no such optimiser.
+        When there is no such optimiser, Keras is too old for it, or a number makes no sense.
     """
     check_optimizer(name)
+    if not 0 <= warmup < steps or not 0 <= last <= 1:
+        raise InvalidArgumentError(
+            f"warmup must be at least 0 and less than steps, and last from 0 to 1, not {warmup}, "
+            f"{steps} and {last}."
+        )
     optimizers = import_keras().optimizers
+    rising = {"warmup_target": peak, "warmup_steps": warmup} if warmup else {}
     rate = optimizers.schedules.CosineDecay(
-        peak / 50,
-        max(1, steps - warmup),
-        alpha=last,
-        warmup_target=peak,
-        warmup_steps=max(1, warmup),
+        peak / 50 if warmup else peak, steps - warmup, alpha=last, **rising
     )
     if name == "adam":
         return optimizers.Adam(rate)
@@ -88,12 +92,16 @@ def _muon_class() -> Any:
     keras = import_keras()
     ops = keras.ops
 
-    base: Any = keras.optimizers.Muon
+    base: Any = getattr(keras.optimizers, "Muon", None)
+    if not hasattr(base, "lr_adjust"):
+        raise InvalidArgumentError(f"muon needs Keras 3.13 or newer; this is {keras.__version__}.")
 
+    # The three methods are Keras' own steps of Muon; only what they make of kernels is changed.
     class KernelMuon(base):
         def _should_use_adamw(self, variable: Any) -> bool:
             if len(variable.shape) == 4:
-                return any(part in variable.path for part in self.exclude_layers)
+                is_depthwise = variable.shape[-1] == 1  # a filter a channel is no matrix
+                return is_depthwise or any(part in variable.path for part in self.exclude_layers)
             return bool(super()._should_use_adamw(variable))
 
         def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:

@@ -82,7 +82,8 @@ class Sources:
     targets : uint8 (sources, 527)
         Their class scores times 255.
     rarity : float
-        How much more often those of rare classes are drawn, 0 to 1.
+        Power of a class's count that a draw is divided by: 0 draws every source alike often, 1
+        every class.
     """
 
     windows: Windows
@@ -98,7 +99,7 @@ class Sources:
         return len(self.targets)
 
     def weights(self) -> npt.NDArray[np.float64]:
-        """Return how often each is drawn, sum 1, by its top class's count to the -rarity."""
+        """Return how often each is drawn, sum 1: 1 / count ** rarity, of its top class."""
         top = self.targets.argmax(axis=1)
         counts = np.bincount(top, minlength=CLASS_COUNT)
         weights = 1.0 / counts[top] ** self.rarity
