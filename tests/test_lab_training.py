@@ -211,6 +211,16 @@ def test_sounds_with_several_classes_are_learned_class_by_class(tmp_path, cache)
         assert scores["low+noise0.wav"]["low"] > 0.5
 
 
+def test_a_training_that_its_last_step_broke_says_so(tmp_path, cache):
+    # One step an epoch: its loss is taken before the weights are moved too far.
+    sounds = read_sounds(class_folders(tmp_path / "data", n=8))
+    config = LabConfig(
+        model="mlp-lite", epochs=1, batch_size=24, learning_rate=1e30, validation=0.3
+    )
+    with pytest.raises(DataError, match="Training diverged in epoch 1"):
+        train_lab(sounds, tmp_path / "out", config=config, cache=cache)
+
+
 def test_rare_classes_weigh_more(tmp_path, cache):
     class_folders(tmp_path / "data", kinds=("noise",), n=24)
     class_folders(tmp_path / "data", kinds=("clicks",), n=3)

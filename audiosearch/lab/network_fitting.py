@@ -82,15 +82,15 @@ class NetworkFitting:
 
         def finish(number: int, loss: float, began: float) -> LabEpoch:
             """Judge an epoch, which one process does for all."""
-            if not math.isfinite(loss):
-                raise DataError(
-                    f"Training diverged in epoch {number} (the loss is not finite). Lower "
-                    "--learning-rate."
-                )
             if network is not replica:
                 network.set_weights(replica.get_weights())
             rate = float(replica.optimizer.learning_rate)
             held_out = self._judged(network, used) if len(self._validation) else (None, None)
+            if not all(math.isfinite(each) for each in (loss, *held_out) if each is not None):
+                raise DataError(
+                    f"Training diverged in epoch {number} (the loss is not finite). Lower "
+                    "--learning-rate."
+                )
             seconds = time.perf_counter() - began
             return LabEpoch(number, loss, held_out[0], held_out[1], rate, seconds)
 
@@ -213,7 +213,7 @@ class NetworkFitting:
         return loss
 
     def _judged(self, network: Any, used: Devices) -> tuple[float, float]:
-        """Return loss and accuracy on the validation rows."""
+        """Return loss and accuracy on the validation rows, NaN where the scores are no numbers."""
         rows = self._validation
         scores = np.concatenate(
             [
@@ -221,6 +221,8 @@ class NetworkFitting:
                 for start in range(0, len(rows), AT_ONCE)
             ]
         ).astype(np.float64)
+        if not np.isfinite(scores).all():
+            return math.nan, math.nan
         wanted = self._targets[rows]
         sure = np.clip(scores, 1e-7, 1 - 1e-7)
         if self._features.sounds.multi_label:
