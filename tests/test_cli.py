@@ -15,6 +15,7 @@ import pytest
 from conftest import Outcome
 
 from audiosearch.cli import cli, failures
+from audiosearch.cli.output import size
 from audiosearch.cli.root import COMMANDS
 from audiosearch.errors import AudioSearchError, QueryError
 
@@ -120,6 +121,7 @@ def test_help_imports_nothing_heavy() -> None:
     [
         (["nonsense"], "No such command"),
         (["serch", "car"], "Did you mean 'search'?"),
+        (["lab", "comapre"], "Did you mean 'compare'?"),
         (["search"], "Missing argument"),
         (["search", "car", "--limt", "3"], "--limit"),
         (["search", "car", "--limit", "0"], "--limit"),
@@ -295,3 +297,22 @@ def test_classes_suggests_for_an_unknown_word(invoke: Invoke) -> None:
     done = invoke("classes", "vehiclee")
     assert done.code == 1
     assert "Vehicle" in done.err
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (45_123, "45.1 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (6_150_000, "6.2 MB"),
+        (12_000_000_000, "12.0 GB"),
+        (4_200_000_000_000, "4,200.0 GB"),
+    ],
+)
+def test_sizes_are_shown_in_the_unit_that_fits(number: int, shown: str) -> None:
+    assert size(number) == shown

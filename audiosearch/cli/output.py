@@ -32,7 +32,6 @@ __all__ = [
     "youtube_link",
 ]
 
-_WEAK = 0.1
 _CONTROLS = ("Cc", "Zl", "Zp")
 
 
@@ -87,8 +86,13 @@ def count(number: int, one: str, many: str | None = None) -> str:
 
 
 def size(number: int) -> str:
-    """Return a number of bytes as people read it: ``45.1 kB``, ``6.2 MB``."""
-    return f"{number / 1e3:,.1f} kB" if number < 1e6 else f"{number / 1e6:,.1f} MB"
+    """Return a number of bytes as people read it: ``45.1 kB``, ``6.2 MB``, ``1.9 GB``."""
+    if number < 1000:
+        return count(number, "byte")
+    for unit, length in (("kB", 1e3), ("MB", 1e6)):
+        if number < 999.95 * length:
+            return f"{number / length:.1f} {unit}"
+    return f"{number / 1e9:,.1f} GB"
 
 
 def tags_text(tags: Iterable[Tag]) -> str:
@@ -103,7 +107,8 @@ def youtube_link(video: str, start: float) -> str:
 
 def speed_line(seconds: float, elapsed: float) -> str:
     """Return how much sound a job went through, and how fast."""
-    return f"{clock(seconds)} of audio in {clock(elapsed)} ({seconds / elapsed:,.0f} x real time)."
+    sound, took = (tenths(each) if each < 60 else clock(each) for each in (seconds, elapsed))
+    return f"{sound} of audio in {took} ({seconds / elapsed:,.0f} x real time)."
 
 
 def warn_skipped(skipped: Sequence[tuple[str, str]], *, total: int | None = None) -> None:
@@ -156,9 +161,4 @@ def result_lines(result: SearchResult, *, subject: str, by_example: bool = False
     lines = [found + (":" if result.offset == 0 else f", from number {result.offset + 1:,}:")]
     for number, hit in enumerate(result.hits, start=result.offset + 1):
         lines += hit_lines(number, hit, keyword=not by_example)
-    weak = any(hit.score < _WEAK for hit in result.hits)
-    if weak and not by_example and "score:" not in (result.query or ""):
-        lines.append(
-            f"Scores below {_WEAK} are weak evidence; add score:>{_WEAK} to leave them out."
-        )
     return lines

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import keyword
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -37,37 +39,54 @@ COMMANDS = (
 
 
 class LazyGroup(click.Group):
-    """A group whose command NAME is the attribute `command` of ``audiosearch.cli.NAME``.
+    """A group whose command NAME is the attribute `command` of a module.
 
     A hyphen in the name is an underscore in the module's; a word of Python gets one at its end.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The commands, in the order of the help.
+    prefix : str
+        What the modules' names begin with.
     """
+
+    def __init__(
+        self,
+        *args: Any,
+        names: Sequence[str] = COMMANDS,
+        prefix: str = "audiosearch.cli.",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._names, self._prefix = names, prefix
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands' names in the order of the help."""
-        return list(COMMANDS)
+        return list(self._names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command; None where there is none of that name."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self._names:
             return None
-        module = cmd_name.replace("-", "_")
-        if keyword.iskeyword(module):
+        module = self._prefix + cmd_name.replace("-", "_")
+        if keyword.iskeyword(cmd_name):
             module += "_"
-        command = importlib.import_module(f"audiosearch.cli.{module}").command
+        command = importlib.import_module(module).command
         if not isinstance(command, click.Command):
-            raise TypeError(f"audiosearch.cli.{module}.command is no click command")
+            raise TypeError(f"{module}.command is no click command")
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; where there is none, name the one that was meant."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            for near in difflib.get_close_matches(args[0], COMMANDS, 1):
-                error.message += f" Did you mean '{near}'?"
-            raise
+        name = args[0]
+        if not name.startswith("-") and name not in self._names:
+            near = difflib.get_close_matches(name, self._names, 1)
+            meant = f" Did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"No such command '{name}'.{meant}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:

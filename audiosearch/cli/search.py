@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,8 @@ def command(
     confirmed: narrow. It may begin with a minus. Put it in single quotes where it holds what the
     shell reads itself: 'dog OR (cat -music) duration:>30'.
     """
+    from audiosearch.library.facets import WEAK_SCORE
+
     text = " ".join(query)
     with opened(library) as lib:
         result = lib.search(
@@ -102,6 +105,9 @@ def command(
         if not result.total:
             for line in _why_nothing(lib, text):
                 click.echo(line)
+        elif any(hit.score < WEAK_SCORE for hit in result.hits) and (surer := lib.surer(text)):
+            click.echo(f"Scores below {WEAK_SCORE:g} are weak evidence. Without them:")
+            click.echo(f"  audiosearch search {shlex.quote(surer)}")
 
 
 def _why_nothing(library: Library, query: str) -> list[str]:

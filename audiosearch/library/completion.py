@@ -16,6 +16,7 @@ __all__ = ["Completion", "complete"]
 _MOST_WORDS = 6
 _LOOKED_AT = 60
 _A_LABEL = 2
+_MORE = 4  # are looked at, in case some find nothing
 # What ends one term and begins another: brackets, bars, operators, a minus before a word.
 _BETWEEN = re.compile(r"[()|]|(?:^|(?<=\s))(?:AND|OR|NOT)\s+|(?:^|(?<=[\s(]))-(?=\S)")
 _FIELD = re.compile(r"(?:^|(?<=[\s(-]))[^\W\d]\w*:\s*[^\s()\"]+\s+")
@@ -74,11 +75,12 @@ def complete(
         key = " ".join(words[first:])
         if not key.strip():
             return []
-        found = _best(vocabulary.complete(key, count=_LOOKED_AT), key, limit)
+        found = _best(vocabulary.complete(key, count=_LOOKED_AT), key, limit + _MORE)
         if found:
             head = before + "".join(f"{word} " for word in words[:first])
             made = [_made(word, head, count_of) for word in found]
-            return sorted(made, key=lambda each: not each.count)  # what finds nothing comes last
+            # What finds nothing comes last.
+            return sorted(made, key=lambda each: not each.count)[:limit]
     return []
 
 
@@ -106,7 +108,7 @@ def _best(words: list[Word], typed: str, limit: int) -> list[Word]:
         text = word.label if word.own else word.text
         known = normalize(text)
         return (
-            # With its accents: who types "ra" is not at the end of "rã".
+            # With its accents: "ra" is not yet all of "rã".
             text.casefold() != typed.casefold(),
             not known.startswith(key),
             word.text != word.label,

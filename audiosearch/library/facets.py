@@ -39,17 +39,17 @@ from audiosearch.query import (
     label_query,
 )
 
-__all__ = ["FACET_CLIPS", "Facet", "FacetCounter", "Facets", "narrowed"]
+__all__ = ["FACET_CLIPS", "WEAK_SCORE", "Facet", "FacetCounter", "Facets", "narrowed", "surer"]
+
+WEAK_SCORE = 0.1
+"""What scores less is weak evidence."""
 
 FACET_CLIPS = 50_000
 """In how many clips classes are counted at most."""
 
 _CLASSES, _FOLDERS, _YEARS = 12, 10, 8
 _KEPT = 128
-_SCORES = (
-    ("above 0.5", "score:>0.5", Range(low=0.5, low_open=True)),
-    ("above 0.1", "score:>0.1", Range(low=0.1, low_open=True)),
-)
+_SCORES = 0.5, WEAK_SCORE
 _LENGTHS = (
     ("under 2 s", "duration:<2", 0.0, 2.0),
     ("2 to 10 s", "duration:>=2 duration:<10", 2.0, 10.0),
@@ -86,7 +86,8 @@ class Facet:
 
 @dataclass(frozen=True)
 class Facets:
-    """What narrows a query, each group in the order of its counts, lengths from short to long.
+    """What narrows a query: scores from high to low, classes and folders with the most hits first,
+    lengths from short to long, years from the last to the first.
 
     Attributes
     ----------
@@ -127,6 +128,21 @@ def narrowed(query: str, node: Node, piece: str) -> str:
         # A class's whole name is understood as it stands, but not with more words behind it.
         text = text if re.fullmatch(r"\w+", text) else f'"{text}"'
     return f"{text} {piece}"
+
+
+def surer(query: str, node: Node) -> str | None:
+    """Return a query without the hits of weak evidence, None where it says itself what to score.
+
+    Parameters
+    ----------
+    query, node
+        As for `narrowed`.
+    """
+    return None if without_spans(node)[1] else narrowed(query, node, _above(WEAK_SCORE))
+
+
+def _above(score: float) -> str:
+    return f"score:>{score:g}"
 
 
 class FacetCounter:
@@ -295,12 +311,14 @@ def _by_score(
     parts: Sequence[Part], found: Sequence[tuple[npt.NDArray[np.int64], Scores]]
 ) -> Iterator[tuple[str, str, int]]:
     """Give text, piece of a query and count of the recordings above some scores."""
-    for text, piece, span in _SCORES:
-        surer = [
+    for score in _SCORES:
+        span = Range(low=score, low_open=True)
+        above = [
             part.block.recordings[rows[within_spans(scores, [span])]]
             for part, (rows, scores) in zip(parts, found, strict=True)
         ]
-        yield text, piece, len(distinct(np.concatenate([np.empty(0, np.int64), *surer])))
+        count = len(distinct(np.concatenate([np.empty(0, np.int64), *above])))
+        yield f"above {score:g}", _above(score), count
 
 
 def _class_piece(index: int, now: Snapshot) -> str:
