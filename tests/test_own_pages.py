@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from conftest import write_packed
 from lab_fixtures import own_recordings, sound
-from own_fixtures import trained
+from own_fixtures import KINDS, classifier
 from PIL import Image
 
 import audiosearch as aus
@@ -28,13 +28,9 @@ from audiosearch.query import Vocabulary, label_query, parse
 from audiosearch.server import create_app
 from audiosearch.server.present import matched_tags
 
-KINDS = {"my machine": "low", "the whistle": "high", "Noise": "noise"}
+__all__ = ["classifier"]
+
 OWN_MARK = '<abbr class="mine" title="A class of your own">own</abbr>'
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("own"), KINDS)
 
 
 @pytest.fixture(scope="module")
