@@ -17,7 +17,7 @@ from audiosearch.lab import LabConfig, backbones, predict, read_sounds, train_la
 from audiosearch.lab.graph import LabGraph
 from audiosearch.lab.networks import build_network
 from audiosearch.models import bundled_model
-from audiosearch.own.layers import load_trunk, run_hidden
+from audiosearch.own.layers import load_trunk, run_hidden, run_layers
 
 __all__ = ["server"]
 
@@ -38,6 +38,7 @@ def test_the_trunk_hears_what_the_bundled_embedder_hears():
     ours = mean.reshape(2, 4, 192).transpose(0, 2, 1).reshape(2, 768)
     session = onnxruntime.InferenceSession(load_trunk().SerializeToString())
     (wanted,) = session.run(None, {session.get_inputs()[0].name: log_mel})
+    np.testing.assert_allclose(run_layers(log_mel)[:, :768], wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-3)
 
 

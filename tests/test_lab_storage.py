@@ -37,7 +37,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A cache that has what the models of these tests take."""
     folder = tmp_path_factory.mktemp("cache")
     with FeatureCache(folder) as store:
-        for name in ("lite", "lite-hidden"):
+        for name in ("lite", "lite-layers"):
             store.fill(read_sounds(data), get_feature(name), ClipLength(0.5))
     return folder
 

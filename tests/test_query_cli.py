@@ -112,7 +112,7 @@ def test_a_query_that_finds_nothing_says_what_to_leave_out(invoke: Invoke, tmp_p
 
 def test_weak_hits_are_called_so_and_can_be_left_out(invoke: Invoke, tmp_path: Path) -> None:
     codes = np.zeros((2, 527), np.uint8)
-    codes[:, 0] = 200, 3  # Speech
+    codes[:, 0] = 200, 80  # Speech: surely, and hardly
     folder = make_library(tmp_path / "lib", [1, 1], codes)
     for words in ("speech", "speech OR music"):
         said = invoke("search", words, "--library", folder).out

@@ -7,7 +7,7 @@ linear-lite       lite           logistic regression of mean, deviation and maxi
 mlp-lite          lite           a network of two hidden layers on the same
 attention-lite    lite           attention over the frames
 prototypes        lite-hidden    the nearest class mean; from one example a class
-transfer          lite-hidden    logistic regression on the bundled embedder's last layer but one
+transfer          lite-layers    logistic regression on inner layers of the bundled embedder
 transfer-tuned    log-mel        the bundled embedder's convolutions, the last of them trained on
 ann-librosa26     librosa26      a network of three hidden layers
 cnn-logmel        log-mel        four convolutional blocks
@@ -72,7 +72,7 @@ _ALL = (
     ModelSpec("mlp-lite", "lite", network="mlp", pooled=True),
     ModelSpec("attention-lite", "lite", network="attention"),
     ModelSpec("prototypes", "lite-hidden", "prototypes", pooled=True),
-    ModelSpec("transfer", "lite-hidden", "linear", pooled=True),
+    ModelSpec("transfer", "lite-layers", "linear", pooled=True),
     ModelSpec(
         "transfer-tuned",
         "log-mel",

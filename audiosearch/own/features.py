@@ -6,6 +6,7 @@ name               shape for a clip of S seconds what it is
 ``lite``           (1 + (S - 0.96) / 0.48, 128) embeddings of the bundled embedder
 ``vggish``         the same                     embeddings of the real VGGish, where it is fetched
 ``lite-hidden``    the same, 512 values         what the bundled embedder's last layer is given
+``lite-layers``    the same, 1280 values        its convolutions' mean over time, and the same
 ``log-mel``        (100 S, 64)                  log-mel spectrogram, frames of 10 ms
 ``log-mel-stereo`` (100 S, 64, 2)               those of left and right
 ``image``          (96, 96)                     the first as an 8-bit picture of one size
@@ -134,6 +135,12 @@ def _lite_hidden() -> tuple[str, Callable[[Floats], Floats]]:
     return bundled_model("lite").sha256, lambda waveform: run_hidden(_patches(waveform))
 
 
+def _lite_layers() -> tuple[str, Callable[[Floats], Floats]]:
+    from audiosearch.own.layers import run_layers
+
+    return bundled_model("lite").sha256, lambda waveform: run_layers(_patches(waveform))
+
+
 def _patches(waveform: Floats) -> Floats:
     return np.concatenate([*frontend.patches(levelled(waveform), hop=HOP)])
 
@@ -209,6 +216,7 @@ _MAKERS: dict[str, Callable[[], tuple[str, Callable[[Floats], Floats]]]] = {
     "lite": functools.partial(_embedded, "lite"),
     "vggish": functools.partial(_embedded, "vggish"),
     "lite-hidden": _lite_hidden,
+    "lite-layers": _lite_layers,
     "log-mel": lambda: ("", _log_mel),
     "log-mel-stereo": lambda: ("", _log_mel_stereo),
     "image": lambda: ("", _image),
