@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from audiosearch.server import serve
 
 RATE = 22_050
 LARGEST = 300_000
+SHOWN = Path(tempfile.gettempdir()) / "Recordings"
+"""Where the sounds lie, which pictures show."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 Sound = npt.NDArray[np.float64]
@@ -202,10 +205,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "images")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="audiosearch-") as name:
+    with tempfile.TemporaryDirectory(prefix="audiosearch-") as name, ExitStack() as after:
         folder = Path(name)
-        make_sounds(folder / "Recordings")
-        audiosearch.index([folder / "Recordings"], folder / "library")
+        SHOWN.mkdir()  # refused where there is one
+        after.callback(shutil.rmtree, SHOWN)
+        make_sounds(SHOWN)
+        audiosearch.index([SHOWN], folder / "library")
         with (
             audiosearch.open_library(folder / "library") as own,
             audiosearch.open_library(audiosearch.shipped_library()) as shipped,
