@@ -123,3 +123,5 @@ def test_weak_hits_are_called_so_and_can_be_left_out(invoke: Invoke, tmp_path: P
         said = invoke(*surer, "--library", folder).out
         assert said.startswith("1 recording ")
         assert "weak evidence" not in said
+    said = invoke("search", "speech", "--offset", "1", "--library", folder).out
+    assert said.endswith("weak evidence.\n"), "nothing would be left"

@@ -105,9 +105,11 @@ def command(
         if not result.total:
             for line in _why_nothing(lib, text):
                 click.echo(line)
-        elif any(hit.score < WEAK_SCORE for hit in result.hits) and (surer := lib.surer(text)):
-            click.echo(f"Scores below {WEAK_SCORE:g} are weak evidence. Without them:")
-            click.echo(f"  audiosearch search {shlex.quote(surer)}")
+        weak = [hit.score < WEAK_SCORE for hit in result.hits]
+        if any(weak) and (surer := lib.surer(text)):
+            said = f"Scores below {WEAK_SCORE:g} are weak evidence."
+            rest = "" if all(weak) else f" Without them:\n  audiosearch search {shlex.quote(surer)}"
+            click.echo(said + rest)
 
 
 def _why_nothing(library: Library, query: str) -> list[str]:
