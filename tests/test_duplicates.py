@@ -34,6 +34,8 @@ def test_copies_and_other_formats_are_found(tmp_path: Path, invoke: Invoke) -> N
     draw = np.random.default_rng(3)
     times = np.arange(16000 * 12) / 16000
     chirp = 0.3 * np.sin(2 * np.pi * (200 + 150 * times) * times) * (times % 2 < 1)
+    # Formats round alike only what needs no rounding.
+    chirp = np.rint(32767 * chirp).astype(np.int16)
     soundfile.write(sounds / "a.wav", chirp, 16000)
     soundfile.write(sounds / "other.wav", draw.normal(0, 0.1, len(times)), 16000)
     shutil.copy(sounds / "a.wav", sounds / "b.wav")

@@ -202,7 +202,7 @@ def test_every_indexed_sound_plays(client: FlaskClient, library: audiosearch.Lib
             continue
         name = Path(clip.recording).name
         page = client.get(f"/clip/{clip_id}").text
-        source = page.split('preload="none" src="')[1].split('"')[0]
+        source = page.split('<audio id="sound" controls preload="metadata" src="')[1].split('"')[0]
         content = client.get(source.split("#")[0])
         assert content.status_code == 200
         with soundfile.SoundFile(io.BytesIO(content.data)) as file:
