@@ -105,11 +105,11 @@ def command(
         if not result.total:
             for line in _why_nothing(lib, text):
                 click.echo(line)
-        weak = [hit.score < WEAK_SCORE for hit in result.hits]
-        if any(weak) and (surer := lib.surer(text)):
-            said = f"Scores below {WEAK_SCORE:g} are weak evidence."
-            rest = "" if all(weak) else f" Without them:\n  audiosearch search {shlex.quote(surer)}"
-            click.echo(said + rest)
+        if any(hit.score < WEAK_SCORE for hit in result.hits):
+            click.echo(f"Scores below {WEAK_SCORE:g} are weak evidence.")
+            for surer in lib.facets(text, fold=fold).scores[-1:]:
+                shown = f"audiosearch search {shlex.quote(surer.query)}"
+                click.echo(f"Without them {count(surer.count, 'recording')}: {shown}")
 
 
 def _why_nothing(library: Library, query: str) -> list[str]:

@@ -39,10 +39,10 @@ from audiosearch.query import (
     label_query,
 )
 
-__all__ = ["FACET_CLIPS", "WEAK_SCORE", "Facet", "FacetCounter", "Facets", "narrowed", "surer"]
+__all__ = ["FACET_CLIPS", "WEAK_SCORE", "Facet", "FacetCounter", "Facets", "narrowed"]
 
 WEAK_SCORE = 0.1
-"""What scores less is weak evidence."""
+"""What scores less is weak evidence; the last of the scores that narrow a query."""
 
 FACET_CLIPS = 50_000
 """In how many clips classes are counted at most."""
@@ -128,21 +128,6 @@ def narrowed(query: str, node: Node, piece: str) -> str:
         # A class's whole name is understood as it stands, but not with more words behind it.
         text = text if re.fullmatch(r"\w+", text) else f'"{text}"'
     return f"{text} {piece}"
-
-
-def surer(query: str, node: Node) -> str | None:
-    """Return a query without the hits of weak evidence, None where it says itself what to score.
-
-    Parameters
-    ----------
-    query, node
-        As for `narrowed`.
-    """
-    return None if without_spans(node)[1] else narrowed(query, node, _above(WEAK_SCORE))
-
-
-def _above(score: float) -> str:
-    return f"score:>{score:g}"
 
 
 class FacetCounter:
@@ -318,7 +303,7 @@ def _by_score(
             for part, (rows, scores) in zip(parts, found, strict=True)
         ]
         count = len(distinct(np.concatenate([np.empty(0, np.int64), *above])))
-        yield f"above {score:g}", _above(score), count
+        yield f"above {score:g}", f"score:>{score:g}", count
 
 
 def _class_piece(index: int, now: Snapshot) -> str:

@@ -18,7 +18,7 @@ from audiosearch.library.completion import Completion, complete
 from audiosearch.library.counting import ClassCount, count_classes
 from audiosearch.library.diagnosis import QueryPart, parts_of
 from audiosearch.library.examples import Examples
-from audiosearch.library.facets import FacetCounter, Facets, surer
+from audiosearch.library.facets import FacetCounter, Facets
 from audiosearch.library.filters import Filters
 from audiosearch.library.folding import Folding
 from audiosearch.library.hits import SearchResult
@@ -146,21 +146,6 @@ class Library(ClipDetails, LabelledLibrary):
         masks = Filters(self.facts, now, corrections)
         parts = self._folding.fold(now, node, masks).parts if fold else now.parts
         return self._facets.count(query, node, now, parts, masks, folded=fold)
-
-    def surer(self, query: str) -> str | None:
-        """Return a query that finds what this one does but for scores of `WEAK_SCORE` or less.
-
-        None where it says itself what to score.
-
-        Raises
-        ------
-        QueryError
-            When the query cannot be understood.
-        DataError
-            When the library's thesaurus cannot be read.
-        """
-        _, corrections = self.labelled(self.snapshot())
-        return surer(query, parse(query, vocabulary=self.words(corrections)))
 
     def complete(self, query: str, *, limit: int = 8) -> list[Completion]:
         """Return what the last words of a query may become, as it is typed.

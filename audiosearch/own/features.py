@@ -129,16 +129,11 @@ def _embedded(name: str) -> tuple[str, Callable[[Floats], Floats]]:
     return embedder_hash(name), compute
 
 
-def _lite_hidden() -> tuple[str, Callable[[Floats], Floats]]:
-    from audiosearch.own.layers import run_hidden
+def _lite_inner(*, hidden: bool) -> tuple[str, Callable[[Floats], Floats]]:
+    from audiosearch.own.layers import run_hidden, run_layers
 
-    return bundled_model("lite").sha256, lambda waveform: run_hidden(_patches(waveform))
-
-
-def _lite_layers() -> tuple[str, Callable[[Floats], Floats]]:
-    from audiosearch.own.layers import run_layers
-
-    return bundled_model("lite").sha256, lambda waveform: run_layers(_patches(waveform))
+    run = run_hidden if hidden else run_layers
+    return bundled_model("lite").sha256, lambda waveform: run(_patches(waveform))
 
 
 def _patches(waveform: Floats) -> Floats:
@@ -215,8 +210,8 @@ def _librosa26() -> tuple[str, Callable[[Floats], Floats]]:
 _MAKERS: dict[str, Callable[[], tuple[str, Callable[[Floats], Floats]]]] = {
     "lite": functools.partial(_embedded, "lite"),
     "vggish": functools.partial(_embedded, "vggish"),
-    "lite-hidden": _lite_hidden,
-    "lite-layers": _lite_layers,
+    "lite-hidden": functools.partial(_lite_inner, hidden=True),
+    "lite-layers": functools.partial(_lite_inner, hidden=False),
     "log-mel": lambda: ("", _log_mel),
     "log-mel-stereo": lambda: ("", _log_mel_stereo),
     "image": lambda: ("", _image),
