@@ -23,6 +23,7 @@ from audiosearch.errors import InvalidArgumentError
 from audiosearch.labels import load_labels
 from audiosearch.models import bundled_model, read_model
 from tools.lite import (
+    embedded_clips,
     measures,
     rescoring,
     shards,
@@ -129,14 +130,14 @@ def test_scores_are_as_far_from_anothers_as_their_bins_are():
 
 
 @pytest.fixture(scope="module")
-def embedded(lite_work) -> rescoring.EmbeddedClips:
+def embedded(lite_work) -> embedded_clips.EmbeddedClips:
     """The shards' clips, embedded by which of 128 regions of a patch is how loud."""
 
     def embed(log_mel: np.ndarray) -> np.ndarray:
         regions = log_mel.reshape(len(log_mel), 2, 48, 64).mean(axis=2).reshape(-1, 128)
         return np.clip(128 + 30 * regions, 0, 255).astype(np.uint8)
 
-    return rescoring.embed_shards(lite_work, embed, "a" * 64, say=lambda _: None)
+    return embedded_clips.embed_shards(lite_work, embed, "a" * 64, say=lambda _: None)
 
 
 def rescoring_config(**changes) -> rescoring.RescoringConfig:
@@ -160,7 +161,7 @@ def test_all_clips_of_all_shards_are_embedded_once(lite_work, embedded):
     def never(log_mel):
         raise AssertionError("embedded again")
 
-    again = rescoring.embed_shards(lite_work, never, "a" * 64, say=lambda _: None)
+    again = embedded_clips.embed_shards(lite_work, never, "a" * 64, say=lambda _: None)
     assert (again.x == embedded.x).all()
 
 

@@ -17,9 +17,9 @@ from audiosearch.models import bundled_model, read_model
 from audiosearch.storage import read_json, sha256_file, write_json
 from tools.lite.catalogue import Sound, read_packages, read_sounds, write_rows
 from tools.lite.collection import SoundStore, collect
-from tools.lite.network import StudentConfig, build_adaptor, build_trunk, config_from_dict
+from tools.lite.network import StudentConfig, config_from_dict
 from tools.lite.released import AudioSetClips, Pairs, Released
-from tools.lite.run import load_parts
+from tools.lite.run import student_of
 from tools.lite.shards import Sources, build_shards, gather_targets, score_windows, shard_folders
 from tools.lite.targets import read_corpus_targets, read_targets, write_targets
 from tools.lite.teacher import Teacher, convert_teacher, last_layer
@@ -165,7 +165,7 @@ def adapt_student(options: Namespace) -> None:
     """Stage 2: an adaptor into VGGish's space behind the trunk, which stays as it is."""
     from tools.lite.adaptation import adapt
 
-    student = _student_of(options.start)
+    student = student_of(options.start)
     config = _adaptation(options, student, options.epochs, options.learning_rate, options.held_out)
     adapt(_material(options), options.start, options.run_folder, config, say=say)
 
@@ -174,7 +174,7 @@ def tune_student(options: Namespace) -> None:
     """Stage 3: trunk and adaptor are tuned together."""
     from tools.lite.adaptation import tune
 
-    student = _student_of(options.start)
+    student = student_of(options.start)
     config = _adaptation(options, student, options.epochs, options.learning_rate, options.held_out)
     tune(_material(options), options.start, options.run_folder, config, say=say)
 
@@ -182,11 +182,12 @@ def tune_student(options: Namespace) -> None:
 def cross_validate(options: Namespace) -> None:
     """Stages 2 and 3 five times, each without a fold of the pairs, and their embedders."""
     from tools.lite.adaptation import adapt, tune
+    from tools.lite.export import export_stage
     from tools.lite.guide import Guide
     from tools.lite.guiding import train_guide
 
     material = _material(options)
-    student = _student_of(options.start)
+    student = student_of(options.start)
     for fold in range(FOLDS):
         say(f"fold {fold}")
         folder = options.run_folder / f"fold-{fold}"
@@ -206,12 +207,14 @@ def cross_validate(options: Namespace) -> None:
             config = replace(config, optimizer=options.tune_optimizer)
             tune(material, last, folder / "tune", config, say=say)
             last = folder / "tune"
-        _export(last, options.run_folder / f"fold-{fold}.onnx")
+        export_stage(last, options.run_folder / f"fold-{fold}.onnx")
 
 
 def export_run(options: Namespace) -> None:
     """Write a finished stage's student as ONNX, with its manifest."""
-    path = _export(options.run_folder, options.target)
+    from tools.lite.export import export_stage
+
+    path = export_stage(options.run_folder, options.target)
     say(f"{path}: {path.stat().st_size:,} bytes")
 
 
@@ -246,8 +249,9 @@ def measure_embedder(options: Namespace) -> None:
 
 def fit_rescorer(options: Namespace) -> None:
     """Fit the rescorer of the embedder's clips, from the shards."""
+    from tools.lite.embedded_clips import embed_shards
     from tools.lite.measures import OnnxEmbedder
-    from tools.lite.rescoring import RescoringConfig, embed_shards, fit_lite
+    from tools.lite.rescoring import RescoringConfig, fit_lite
 
     config = RescoringConfig(
         hidden=options.hidden,
@@ -314,14 +318,6 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise InvalidArgumentError(f"'{text}' is not a list of whole numbers.") from None
 
 
-def _student_of(folder: Path) -> StudentConfig:
-    """Return the shape that a stage was trained with."""
-    try:
-        return config_from_dict(read_json(folder / "config.json")["student"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder} holds no finished stage: {error}.") from error
-
-
 def _material(options: Namespace) -> Any:
     from tools.lite.adaptation import Material
     from tools.lite.guide import Guide
@@ -370,32 +366,3 @@ def _adaptation(
         precision=options.precision,
         seed=options.seed,
     )
-
-
-_ORIGIN = (
-    "Convolutional student of VGGish, trained by tools/lite on freely licensed recordings, with "
-    "YAMNet's answers, and on clips of AudioSet with their released embeddings. See "
-    "docs/models/lite.md."
-)
-_LICENCE = (
-    "Apache-2.0. The AudioSet features used in training are by Google, CC BY 4.0; see NOTICE."
-)
-
-
-def _export(folder: Path, target: Path) -> Path:
-    from tools.lite.export import export_student
-
-    config = _student_of(folder)
-    described = read_json(folder / "config.json")
-    scale = described.get("values")
-    if scale is None:
-        raise DataError(f"{folder} is a stage without an adaptor; export one of stage 2 or 3.")
-    adaptor = build_adaptor(config, mean=scale["mean"], deviation=scale["deviation"])
-    parts = {"trunk": build_trunk(config), "adaptor": adaptor}
-    load_parts(folder, parts)
-    facts = {
-        "training": {"git": described["git"], "student": described["student"]},
-        "origin": _ORIGIN,
-        "licence": _LICENCE,
-    }
-    return export_student(parts["trunk"], adaptor, config, target, facts=facts)

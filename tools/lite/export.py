@@ -15,23 +15,59 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.embedders.base import EMBEDDING_SIZE, SPACE
-from audiosearch.errors import MissingDependencyError
+from audiosearch.errors import DataError, MissingDependencyError
 from audiosearch.frontend import MEL_BANDS, PATCH_FRAMES
-from audiosearch.storage import atomic_path, sha256_file, write_json
+from audiosearch.storage import atomic_path, read_json, sha256_file, write_json
 from tools.lite.network import (
     INPUT_DEVIATION,
     INPUT_MEAN,
     NORM_EPSILON,
     TILE,
     StudentConfig,
+    build_adaptor,
+    build_trunk,
 )
+from tools.lite.run import load_parts, student_of
 
-__all__ = ["export_student"]
+__all__ = ["export_stage", "export_student"]
 
 _OPSET = 17
 _HALF_FROM = 1024  # values of a weight from which on it is stored as float16
 
+_ORIGIN = (
+    "Convolutional student of VGGish, trained by tools/lite on freely licensed recordings, with "
+    "YAMNet's answers, and on clips of AudioSet with their released embeddings. See "
+    "docs/models/lite.md."
+)
+_LICENCE = (
+    "Apache-2.0. The AudioSet features used in training are by Google, CC BY 4.0; see NOTICE."
+)
+
 Floats = npt.NDArray[np.float32]
+
+
+def export_stage(folder: Path, target: Path) -> Path:
+    """Write a finished stage's student as `export_student` does, with what it was made of.
+
+    Raises
+    ------
+    DataError
+        When the folder holds no stage, or one without an adaptor.
+    """
+    config = student_of(folder)
+    described = read_json(folder / "config.json")
+    scale = described.get("values")
+    if scale is None:
+        raise DataError(f"{folder} is a stage without an adaptor; export one of stage 2 or 3.")
+    adaptor = build_adaptor(config, mean=scale["mean"], deviation=scale["deviation"])
+    parts = {"trunk": build_trunk(config), "adaptor": adaptor}
+    load_parts(folder, parts)
+    facts = {
+        "training": {"git": described["git"], "student": described["student"]},
+        "origin": _ORIGIN,
+        "licence": _LICENCE,
+    }
+    return export_student(parts["trunk"], adaptor, config, target, facts=facts)
 
 
 def export_student(

@@ -94,7 +94,10 @@ def _muon_class() -> Any:
 
     base: Any = getattr(keras.optimizers, "Muon", None)
     if not hasattr(base, "lr_adjust"):
-        raise InvalidArgumentError(f"muon needs Keras 3.13 or newer; this is {keras.__version__}.")
+        raise InvalidArgumentError(
+            f"muon needs Keras 3.13 or newer; this is {keras.__version__}. Install a newer one, or "
+            "take adam."
+        )
 
     # The three methods are Keras' own steps of Muon; only what they make of kernels is changed.
     class KernelMuon(base):

@@ -28,21 +28,16 @@ from audiosearch.classifier.network import import_keras
 from audiosearch.classifier.rescoring import logits_of
 from audiosearch.classifier.rescoring_fit import write_rescorer
 from audiosearch.classifier.scorer import Scorer, classifier_identity
-from audiosearch.datasets.packed import CLIP_FRAMES, FRAME_VALUES
-from audiosearch.errors import DataError, InvalidArgumentError
+from audiosearch.errors import InvalidArgumentError
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.metrics import average_precision, macro_mean
 from audiosearch.models import bundled_model
-from audiosearch.storage import atomic_path, sha256_file
-from tools.lite.measures import Embed
-from tools.lite.shards import Shard, decode_log_mel, shard_folders
-from tools.lite.windows import Windows
+from tools.lite.embedded_clips import EmbeddedClips
 
-__all__ = ["EmbeddedClips", "RescoringConfig", "Trained", "embed_shards", "fit_lite", "train"]
+__all__ = ["RescoringConfig", "Trained", "fit_lite", "train"]
 
 Floats = npt.NDArray[np.float32]
 
-_PATCHES_AT_ONCE = 2048
 _HEARD = 0.3  # from here on a teacher's tag counts as heard, where the order is judged
 _FEWEST = 3  # clips that a class is judged by
 _SMALL = 1e-6
@@ -103,108 +98,6 @@ class RescoringConfig:
             raise InvalidArgumentError(
                 "validation must be from 0 to less than 1, mixed above 0 and noise not below it."
             )
-
-
-@dataclass(frozen=True)
-class EmbeddedClips:
-    """The clips of all shards as an embedder sees them.
-
-    Attributes
-    ----------
-    x : uint8 (clips, 10, 128)
-        Embedding frames.
-    n_frames : int64 (clips,)
-        How many frames each clip has.
-    target : uint8 (clips, 527)
-        The teacher's tags times 255.
-    mixed : bool (clips,)
-        Whether it is a mix.
-    group : int64 (clips,)
-        Equal for clips whose first sound is of one package.
-    """
-
-    x: npt.NDArray[np.uint8]
-    n_frames: npt.NDArray[np.int64]
-    target: npt.NDArray[np.uint8]
-    mixed: npt.NDArray[np.bool_]
-    group: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def held_out(self, share: float) -> npt.NDArray[np.bool_]:
-        """Tell which clips belong to the share of packages that is held out."""
-        drawn = np.random.default_rng(0).random(int(self.group.max()) + 1)
-        result: npt.NDArray[np.bool_] = drawn[self.group] < share
-        return result
-
-
-def embed_shards(
-    work: Path, embed: Embed, digest: str, *, say: Callable[[str], None] = print
-) -> EmbeddedClips:
-    """Return the clips of all shards of a work folder, as an embedder sees them.
-
-    What was embedded is kept in ``WORK/embedded``; shards that are there are not embedded again.
-
-    Parameters
-    ----------
-    work : Path
-        With ``windows`` and ``shards``.
-    embed : callable
-        The embedder.
-    digest : str
-        SHA-256 of its weights.
-    say : callable
-        Called with a line a shard.
-
-    Raises
-    ------
-    DataError
-        When there are no windows or clean shards.
-    """
-    folders = shard_folders(work / "shards", "clean")
-    clean = len(folders)
-    try:
-        folders = [*folders, *shard_folders(work / "shards", "mixed")]
-    except DataError:
-        say("there are no mixed shards; clean ones are used alone")
-    packages = [row.package for row in Windows(work / "windows").rows]
-    known = {package: number for number, package in enumerate(sorted(set(packages)))}
-    of_window = np.array([known[package] for package in packages], np.int64)
-    parts: list[tuple[Any, ...]] = []
-    for number, folder in enumerate(folders):
-        shard = Shard(folder)
-        name = f"{folder.name}-{sha256_file(folder / 'clips.npz')[:12]}-{digest[:12]}.npy"
-        frames = _embedded(shard, embed, work / "embedded" / name, say)
-        counts = np.minimum(np.diff(shard.start), CLIP_FRAMES)
-        x = np.zeros((len(shard), CLIP_FRAMES, FRAME_VALUES), np.uint8)
-        for row, count in enumerate(counts.tolist()):
-            x[row, :count] = frames[shard.start[row] : shard.start[row] + count]
-        # Clips of AudioSet stand behind the windows; each is a group of its own.
-        source = shard.source
-        inside = np.minimum(source, len(of_window) - 1)
-        group = np.where(
-            source < len(of_window), of_window[inside], len(known) + source - len(of_window)
-        )
-        parts.append((x, counts, shard.target, np.full(len(shard), number >= clean), group))
-    return EmbeddedClips(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _embedded(
-    shard: Shard, embed: Embed, path: Path, say: Callable[[str], None]
-) -> npt.NDArray[np.uint8]:
-    """Return the embeddings of a shard's patches, (patches, 128)."""
-    if not path.exists():
-        parts = [
-            embed(decode_log_mel(np.asarray(shard.log_mel[begin : begin + _PATCHES_AT_ONCE])))
-            for begin in range(0, len(shard.log_mel), _PATCHES_AT_ONCE)
-        ]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, np.concatenate(parts))
-        say(f"{path.name}: embedded {len(shard):,} clips")
-    found: npt.NDArray[np.uint8] = np.load(path)
-    return found
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ from audiosearch.classifier.network import import_keras
 from audiosearch.classifier.run import git_revision
 from audiosearch.errors import DataError, InvalidArgumentError, printable
 from audiosearch.storage import atomic_path, read_json, write_json
+from tools.lite.network import StudentConfig, config_from_dict
 
-__all__ = ["StageFolder", "load_parts", "run_stage"]
+__all__ = ["StageFolder", "load_parts", "run_stage", "student_of"]
 
 Parts = Mapping[str, Any]
 """Keras models by the name of the student's part: ``trunk``, ``head``, ``adaptor``."""
@@ -205,3 +206,17 @@ def run_stage(
         figures = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
         say(f"epoch {epoch} of {epochs}: {figures}")
     return rows
+
+
+def student_of(folder: Path) -> StudentConfig:
+    """Return the shape that a stage was trained with.
+
+    Raises
+    ------
+    DataError
+        When the folder holds no stage.
+    """
+    try:
+        return config_from_dict(read_json(folder / "config.json")["student"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} holds no finished stage: {error}.") from error
