@@ -1,8 +1,7 @@
-"""Segments, the tail, merges and the index of vectors: whatever the files, the answers are one."""
+"""Segments, the tail and merges: whatever the files, the answers are one."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import sqlite3
@@ -10,55 +9,32 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_packed
-from library_fixtures import (
-    append,
-    likeness,
-    make_library,
-    make_readonly,
-    remove,
-    run_without_override,
+from library_fixtures import append, make_library, make_readonly, remove, run_without_override
+from segment_fixtures import (
+    add,
+    answers,
+    codes_of,
+    compact,
+    damaged,
+    files,
+    live,
+    small,
+    vectors_of,
 )
 
 import audiosearch as aus
-from audiosearch.errors import (
-    InvalidArgumentError,
-    LibraryDamagedError,
-    LibraryError,
-)
+from audiosearch.errors import LibraryError
 from audiosearch.labels import load_labels
-from audiosearch.library import compaction, index_building, neighbours, writer
 from audiosearch.library.blocks import entries_of
-from audiosearch.library.compaction import tidy
-from audiosearch.library.corrected_block import stored_codes
 from audiosearch.library.library import Library
 from audiosearch.library.score_columns import current_columns
 from audiosearch.library.segments import Segment
 
-QUERIES = ("car", "vehicle", "music OR dog", "speech -music", "dog cat OR (rain -wind)", "siren")
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seal after 40 clips, merge 3 segments, and compare no more than 60 vectors one by one."""
-    for module in (compaction, writer):
-        monkeypatch.setattr(module, "SEAL_CLIPS", 40)
-    monkeypatch.setattr(compaction, "MERGE_COUNT", 3)
-    for module in (compaction, index_building):
-        monkeypatch.setattr(module, "EXACT_CLIPS", 60)
-
-
-def codes_of(clips: int, seed: int) -> np.ndarray:
-    draw = np.random.default_rng(seed)
-    codes = draw.integers(0, 70, (clips, 527))
-    high = draw.random((clips, 527)) < 0.03
-    codes[high] = draw.integers(83, 256, int(high.sum()))
-    return codes.astype(np.uint8)
+__all__ = ["damaged", "small"]
 
 
 def rolled_up(codes: np.ndarray) -> np.ndarray:
@@ -69,48 +45,6 @@ def rolled_up(codes: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         values = np.rint((np.log(1 - doubt) - np.log(doubt) + 9) * 16)
     return np.clip(np.nan_to_num(values, neginf=0), 0, 255).astype(np.uint8)
-
-
-def vectors_of(clips: int, seed: int) -> np.ndarray:
-    """Vectors in clusters, as sounds are."""
-    draw = np.random.default_rng(seed)
-    centres = draw.normal(0, 60, (12, 128))
-    return np.clip(
-        centres[draw.integers(0, 12, clips)] + draw.normal(0, 20, (clips, 128)), -127, 127
-    )
-
-
-def add(folder: Path, clips: list[int], seed: int) -> None:
-    append(folder, clips, codes_of(sum(clips), seed), vectors_of(sum(clips), seed))
-
-
-def compact(folder: Path) -> None:
-    with Library(folder, writable=True) as library:
-        tidy(library)
-
-
-def answers(folder: Path) -> list[object]:
-    """Everything that a search says, page by page."""
-    with Library(folder) as library:
-        found: list[object] = []
-        for query in QUERIES:
-            found.append(library.search(query, limit=1000).to_dict())
-            found.extend(library.search(query, limit=3, offset=n).to_dict() for n in (0, 3, 50))
-        found.extend(library.similar(clip, limit=1000).to_dict() for clip in live(library)[::17])
-        return found
-
-
-def live(library: Library) -> list[int]:
-    return [
-        int(clip)
-        for part in library.snapshot().parts
-        for row, clip in enumerate(part.block.clip_ids(np.arange(part.block.rows)))
-        if part.is_live(row)
-    ]
-
-
-def files(folder: Path, suffix: str) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.endswith(suffix))
 
 
 # One answer, whatever the files
@@ -404,233 +338,6 @@ def test_a_compaction_killed_at_any_moment_loses_nothing(tmp_path: Path, small: 
     assert killed >= 2
 
 
-# Damage
-
-
-@pytest.fixture
-def damaged(tmp_path: Path, small: None) -> Path:
-    folder = tmp_path / "lib"
-    make_library(folder, [1] * 90, codes_of(90, 13), vectors_of(90, 13))
-    compact(folder)
-    assert len(files(folder, ".seg")) == 2
-    return folder
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda path: path.unlink(),
-        lambda path: path.write_bytes(b""),
-        lambda path: os.truncate(path, path.stat().st_size // 2),
-        lambda path: os.truncate(path, path.stat().st_size - 1),
-        lambda path: path.write_bytes(b"\0garbage" * 5000),
-        lambda path: path.write_bytes(path.read_bytes().replace(b'"postings"', b'"postinks"')),
-    ],
-)
-def test_a_damaged_segment_is_told_at_once(damaged: Path, spoil: Callable[[Path], object]) -> None:
-    path = damaged / files(damaged, ".seg")[0]
-    spoil(path)
-    with pytest.raises(LibraryDamagedError, match=rf"{path.name}.*index the sounds again"):
-        Library(damaged)
-    with pytest.raises(LibraryDamagedError):
-        aus.index(write_packed(damaged.parent / "more.h5", clips=2), damaged, mix_embedders=True)
-
-
-def test_a_segment_of_another_library_is_told(damaged: Path, tmp_path: Path) -> None:
-    first, second = (damaged / name for name in files(damaged, ".seg"))
-    first.write_bytes(second.read_bytes())
-    with pytest.raises(LibraryDamagedError, match="contradicts"):
-        Library(damaged)
-
-
-def test_a_flipped_bit_is_found_by_the_checksums(damaged: Path) -> None:
-    path = damaged / files(damaged, ".seg")[0]
-    assert Segment(path).check() == []
-    data = bytearray(path.read_bytes())
-    at = data.index(Segment(path).column(100).tobytes())
-    data[at + 5] ^= 4
-    path.write_bytes(data)
-    assert Segment(path).check() == ["scores"]
-
-
-def test_random_bytes_in_a_segment_never_show_a_traceback(damaged: Path) -> None:
-    path = damaged / files(damaged, ".seg")[0]
-    whole, draw, told = path.read_bytes(), random.Random(3), 0
-    footer = whole.rindex(b'{"kind"')
-    for _ in range(60):
-        data = bytearray(whole)
-        at = draw.randrange(footer, len(data))
-        data[at] = draw.randrange(256)
-        path.write_bytes(data)
-        try:
-            with Library(damaged) as library:
-                library.search("music")
-        except LibraryDamagedError:
-            told += 1
-    assert told > 50
-
-
-# The index of vectors
-
-
-def neighbour_files(folder: Path) -> list[str]:
-    return files(folder, ".faiss") + files(folder, ".json")
-
-
-def test_recall_is_measured_and_said(damaged: Path) -> None:
-    (name,) = files(damaged, ".faiss")
-    facts = json.loads((damaged / name).with_suffix(".json").read_text())
-    assert facts["factory"].startswith("IVF")
-    assert facts["nprobe"] >= 1
-    assert facts["vectors"] == 90
-    assert facts["recall_at_10"] >= 0.99
-    with Library(damaged) as library:
-        info = library.info()
-        assert (info.vector_index, info.recall_at_10) == (facts["factory"], facts["recall_at_10"])
-        # Counted here, by hand.
-        alike = likeness(library)
-        found = total = 0
-        for clip in range(0, 90, 3):
-            cosines = alike[clip].copy()
-            cosines[clip] = -2
-            least = np.sort(cosines)[-10]
-            hits = library.similar(clip, limit=10).hits
-            found += sum(cosines[hit.clip] >= least - 1e-6 for hit in hits)
-            total += 10
-    assert found / total >= 0.97
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda faiss, facts: faiss.unlink(),
-        lambda faiss, facts: facts.unlink(),
-        lambda faiss, facts: os.truncate(faiss, 1000),
-        lambda faiss, facts: faiss.write_bytes(faiss.read_bytes()[:-300] + bytes(300)),
-        lambda faiss, facts: facts.write_text("{"),
-        lambda faiss, facts: facts.write_text("[]"),
-    ],
-)
-def test_a_lost_or_broken_index_is_searched_without_and_made_again(
-    damaged: Path, spoil: Callable[[Path, Path], object]
-) -> None:
-    with Library(damaged) as library:
-        expected = library.similar(5, limit=90).to_dict()
-    (name,) = files(damaged, ".faiss")
-    spoil(damaged / name, (damaged / name).with_suffix(".json"))
-    with Library(damaged) as library:
-        assert library.similar(5, limit=90).to_dict() == expected
-    compact(damaged)
-    (made,) = files(damaged, ".faiss")
-    assert made != name
-    with Library(damaged) as library:
-        assert library.info().recall_at_10 is not None
-        assert library.similar(5, limit=90).to_dict() == expected
-
-
-def test_very_many_clips_that_no_index_holds_are_found(
-    damaged: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(neighbours, "_MOST_IN_MEMORY", 20)
-    with Library(damaged) as library:
-        vectors = library.snapshot().parts[0].block.vectors[:1]
-        codes = stored_codes(library.snapshot().parts[0].block, np.array([0]))
-    append(damaged, [1] * 30, np.repeat(codes, 30, axis=0), np.repeat(vectors, 30, axis=0))
-    with Library(damaged) as library:
-        assert library.neighbours(library.snapshot()).facts is not None
-        found = library.similar(0, limit=30)
-    assert {hit.clip for hit in found.hits} == set(range(90, 120))
-    assert min(hit.score for hit in found.hits) == pytest.approx(1.0)
-
-
-def test_the_user_may_choose_the_index(damaged: Path, tmp_path: Path) -> None:
-    packed = write_packed(tmp_path / "few.h5", clips=3)
-    aus.index(packed, damaged, mix_embedders=True, vector_index="HNSW16")
-    with Library(damaged) as library:
-        assert library.info().vector_index == "HNSW16"
-        assert library.info().recall_at_10 >= 0.99
-        assert library.similar(0, limit=5).hits
-    aus.index(packed, damaged)  # kept
-    with Library(damaged) as library:
-        assert library.info().vector_index == "HNSW16"
-    aus.index(packed, damaged, vector_index="auto")
-    with Library(damaged) as library:
-        assert library.info().vector_index.startswith("IVF")
-    for wrong in ("nonsense", "IVFx,Flat", "", "PQ7"):
-        with pytest.raises(InvalidArgumentError, match="Try: "):
-            aus.index(packed, damaged, vector_index=wrong)
-
-
-def test_an_index_that_cannot_be_trained_yet_leaves_the_search_exact(tmp_path: Path) -> None:
-    packed = write_packed(tmp_path / "few.h5", clips=30)
-    aus.index(packed, tmp_path / "lib", vector_index="PQ16")
-    with Library(tmp_path / "lib") as library:
-        assert library.info().vector_index == "Flat"
-        assert library.similar(0, limit=30).total == 29
-
-
-def test_an_index_is_extended_and_trained_again_when_outgrown(
-    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained: list[int] = []
-    original = index_building._train
-    monkeypatch.setattr(
-        index_building,
-        "_train",
-        lambda index, basis, now: (trained.append(now.live_clips), original(index, basis, now)),
-    )
-    folder = tmp_path / "lib"
-    make_library(folder, [1] * 80, codes_of(80, 14), vectors_of(80, 14))
-    compact(folder)
-    for step in range(5):
-        add(folder, [1] * 80, 40 + step)
-        compact(folder)
-    assert trained == [80, 400]
-    with Library(folder) as library:
-        facts = library.neighbours(library.snapshot()).facts
-        assert facts is not None
-        assert facts.vectors == 480
-        assert facts.recall_at_10 >= 0.99
-
-
-def test_a_probe_must_be_one(damaged: Path) -> None:
-    with Library(damaged) as library:
-        search = library.neighbours(library.snapshot())
-        for wrong in (
-            np.zeros(654),
-            np.zeros((1, 655)),
-            np.full(655, np.nan),
-            np.full(655, np.inf),
-        ):
-            with pytest.raises(InvalidArgumentError, match="655 finite values"):
-                search.search(wrong, 3)
-        with pytest.raises(InvalidArgumentError, match="at least 1"):
-            search.search(np.zeros(655), 0)
-
-
-@pytest.mark.parametrize("what", ["scores", "vectors", "size", "frames"])
-def test_numbers_that_are_none_are_not_stored(damaged: Path, what: str) -> None:
-    scores, vectors = np.zeros((2, 527), np.float32), np.ones((2, 128), np.float32)
-    frames = np.zeros((20, 128), np.uint8)
-    if what == "scores":
-        scores[1, 5] = np.nan
-    elif what == "vectors":
-        vectors[0, 0] = np.inf
-    elif what == "size":
-        vectors = vectors[:, :127]
-    else:
-        frames = frames[:19]
-    before = {path.name: path.stat().st_size for path in damaged.iterdir()}
-    with (
-        Library(damaged, writable=True) as library,
-        pytest.raises(InvalidArgumentError),
-    ):
-        writer.append_clips(
-            library, [1, 1], scores, vectors, frame_counts=np.full(2, 10, np.uint8), frames=frames
-        )
-    assert {path.name: path.stat().st_size for path in damaged.iterdir()} == before
-
-
 def test_a_read_only_library_of_segments_is_searched(damaged: Path) -> None:
     with Library(damaged) as library:
         expected = f"{library.search('music').total} {library.similar(0).hits[0].clip}\n"
@@ -642,13 +349,3 @@ def test_a_read_only_library_of_segments_is_searched(damaged: Path) -> None:
         damaged,
     )
     assert (done.stdout, done.returncode) == (expected, 0), done.stderr
-
-
-def test_a_library_of_the_format_before_is_refused_and_left_alone(tmp_path: Path) -> None:
-    folder = make_library(tmp_path / "lib", [1], codes_of(1, 1))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 1}))
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(aus.AudioSearchError, match="index the sounds again"):
-        Library(folder)
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
