@@ -25,10 +25,6 @@ __all__ = ["damaged", "small"]
 # The index of vectors
 
 
-def neighbour_files(folder: Path) -> list[str]:
-    return files(folder, ".faiss") + files(folder, ".json")
-
-
 def test_recall_is_measured_and_said(damaged: Path) -> None:
     (name,) = files(damaged, ".faiss")
     facts = json.loads((damaged / name).with_suffix(".json").read_text())
