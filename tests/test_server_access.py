@@ -1,62 +1,29 @@
-"""Who is let in: users, sessions, guesses, and what the logs keep."""
+"""Who is let in: sessions, guesses, proxies, and what the logs keep."""
 
 from __future__ import annotations
 
 import io
 import logging
 import re
-import stat
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import werkzeug.security
-from conftest import Outcome
+from access_fixtures import PASSWORD, TOKEN, client, library, sign_in, users
 from flask.testing import FlaskClient
-from server_fixtures import ScriptedLibrary, served, sound, video
+from server_fixtures import ScriptedLibrary, served
 
-import audiosearch as aus
 from audiosearch.errors import InvalidArgumentError, ServerError
 from audiosearch.server import create_app, serve
 from audiosearch.server.access import access_of
-from audiosearch.server.limits import Limits
 from audiosearch.server.sessions import LIFETIME, Sessions
 from audiosearch.server.throttle import Throttle, network_of
-from audiosearch.server.users import Users, add_user
+from audiosearch.server.users import add_user
 
-TOKEN = "a long random text"
-PASSWORD = "correct horse battery"
-
-
-@pytest.fixture
-def library() -> ScriptedLibrary:
-    return ScriptedLibrary([video(1), sound(2, "/music/a.wav")])
-
-
-@pytest.fixture
-def users(tmp_path: Path) -> Path:
-    path = tmp_path / "users"
-    add_user(path, "ada", PASSWORD)
-    return path
-
-
-@pytest.fixture
-def client(library: ScriptedLibrary, users: Path) -> FlaskClient:
-    return create_app(library, users=users).test_client()
-
-
-def sign_in(client: FlaskClient, user: str = "ada", password: str = PASSWORD) -> int:
-    """Fill in the form as a browser does, and return the status of the answer."""
-    token = re.search(
-        r'name="csrf_token" type="hidden" value="([^"]+)"', client.get("/sign-in").text
-    )
-    assert token
-    form = {"user": user, "password": password, "next": "/", "csrf_token": token[1]}
-    return client.post("/sign-in", data=form).status_code
+__all__ = ["client", "library", "users"]
 
 
 def cookie(client: FlaskClient) -> str | None:
@@ -79,180 +46,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-# --- Users ------------------------------------------------------------------------------------
-
-
-def test_user_signs_in_by_password(client: FlaskClient) -> None:
-    assert client.get("/").status_code == 401
-    page = client.get("/").text
-    assert 'autocomplete="username"' in page
-    assert 'name="token"' not in page
-    assert sign_in(client) == 303
-    assert client.get("/").status_code == 200
-    assert client.get("/api/v1/search?q=Car").json["total"] == 2
-
-
-@pytest.mark.parametrize(
-    ("user", "password"),
-    [("ada", "wrong"), ("ada", ""), ("eve", PASSWORD), ("", PASSWORD), ("ada", "x" * 100_000)],
-)
-def test_wrong_name_and_wrong_password_look_alike(
-    client: FlaskClient, user: str, password: str
-) -> None:
-    answer = client.post("/sign-in", data={"user": user, "password": password})
-    assert answer.status_code == 401
-    assert "That is not the name and password of a user." in answer.text
-    assert "Set-Cookie" not in answer.headers
-
-
-def test_wrong_name_costs_what_a_wrong_password_costs(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashed: list[str] = []
-    original = werkzeug.security.check_password_hash
-
-    def counted(known: str, given: str) -> bool:
-        hashed.append(known.rpartition("$")[0].partition("$")[0])
-        return original(known, given)
-
-    monkeypatch.setattr("audiosearch.server.users.check_password_hash", counted)
-    sign_in(client, password="wrong password")
-    sign_in(client, user="nobody")
-    assert len(hashed) == 2
-    assert hashed[0] == hashed[1]
-
-
-def test_passwords_are_kept_as_scrypt_hashes_in_a_private_file(users: Path) -> None:
-    add_user(users, "bob", "another good one")
-    text = users.read_text()
-    assert PASSWORD not in text
-    assert re.findall(r"^(\w+):scrypt:(\d+):8:1\$", text, re.MULTILINE) == [
-        ("ada", "32768"),
-        ("bob", "32768"),
-    ]
-    assert stat.S_IMODE(users.stat().st_mode) == 0o600
-    # The same password has another hash each time.
-    before = text.splitlines()[0]
-    assert add_user(users, "ada", PASSWORD) is False
-    assert before not in users.read_text()
-    assert Users(users).check("ada", PASSWORD)
-    assert Users(users).check("bob", "another good one")
-
-
-def test_letters_that_keyboards_write_differently_are_one_password(users: Path) -> None:
-    add_user(users, "zoe", "Zoe\u0301 Zoe\u0301 Zoe\u0301")
-    assert Users(users).check("zoe", "Zo\u00e9 Zo\u00e9 Zo\u00e9")
-
-
-@pytest.mark.parametrize("name", ["", "a:b", "a b", "a\n", "-a", "x" * 65, "é"])
-def test_names_that_cannot_be_are_refused(users: Path, name: str) -> None:
-    before = users.read_text()
-    with pytest.raises(InvalidArgumentError, match="name"):
-        add_user(users, name, PASSWORD)
-    with pytest.raises(InvalidArgumentError, match="password"):
-        add_user(users, "eve", "short")
-    assert users.read_text() == before
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "ada:plain text\n",
-        "ada\n",
-        "a b:scrypt:32768:8:1$12345678$" + "0" * 128,
-        "ada:scrypt:1048576:64:1$12345678$" + "0" * 128,
-        "ada:scrypt:32768:8:1$12345678$"
-        + "0" * 128
-        + "\nada:scrypt:32768:8:1$12345678$"
-        + "0" * 128,
-    ],
-)
-def test_broken_users_file_is_one_clear_sentence(
-    library: ScriptedLibrary, tmp_path: Path, text: str
-) -> None:
-    path = tmp_path / "broken"
-    path.write_text(text)
-    with pytest.raises(ServerError, match=r"broken, line \d"):
-        create_app(library, users=path)
-    path.write_text("# nobody yet\n")
-    with pytest.raises(ServerError, match="names no user"):
-        create_app(library, users=path)
-    with pytest.raises(ServerError, match="no such users file"):
-        create_app(library, users=tmp_path / "nowhere")
-
-
-def test_token_and_users_go_together(library: ScriptedLibrary, users: Path) -> None:
-    client = create_app(library, users=users, token=TOKEN).test_client()
-    page = client.get("/").text
-    assert 'name="token"' in page
-    assert 'name="password"' in page
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    assert client.get("/api/v1/search?q=Car", headers=headers).status_code == 200
-    assert sign_in(client) == 303
-
-
-# --- Listeners --------------------------------------------------------------------------------
-
-
-def test_listener_may_search_and_hear_and_nothing_else(library_folder: Path, users: Path) -> None:
-    add_user(users, "eve", PASSWORD, listener=True)
-    with aus.open_library(library_folder) as library:
-        app = create_app(library, users=users)
-        client = app.test_client()
-        assert sign_in(client, "eve") == 303
-        file = next(hit for hit in library.search("path:tone.wav").hits)
-        assert client.get(f"/clips/{file.clip}/audio.wav").status_code == 200
-        for path in ("/", "/?q=Speech", "/clip/1", "/example", "/corrections"):
-            answer = client.get(path)
-            assert answer.status_code == 200, path
-            # Nothing is offered that would be refused.
-            assert 'type="file"' not in answer.text, path
-            assert 'form="say"' not in answer.text, path
-        token = re.search(r'csrf-token" content="([^"]+)"', client.get("/").text)
-        assert token
-        headers = {"X-CSRF-Token": token[1]}
-        refused = set()
-        for rule in app.url_map.iter_rules():
-            path = re.sub(r"<[^>]*>", "1", rule.rule)
-            for method in (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}:
-                if rule.rule not in ("/sign-in", "/sign-out"):
-                    answer = client.open(path, method=method, headers=headers)
-                    assert answer.status_code == 403, path
-                    assert "not send sounds" in answer.text.replace("&#39;", "'")
-                    refused.add(rule.rule)
-        assert {"/labels", "/examples/add", "/examples", "/api/v1/labels"} <= refused
-        # Who is no listener any more may label with the next request.
-        add_user(users, "eve", PASSWORD)
-        assert sign_in(client, "eve") == 303
-        assert 'form="say"' in client.get("/clip/1").text
-        token = re.search(r'csrf-token" content="([^"]+)"', client.get("/").text)
-        assert token
-        headers = {"X-CSRF-Token": token[1]}
-        answer = client.post("/labels.json", data={"confirm": "1:::Car"}, headers=headers)
-        assert answer.status_code == 200
-
-
-def test_listener_is_written_by_the_command(
-    tmp_path: Path, command_environment: dict[str, str], invoke: Callable[..., Outcome]
-) -> None:
-    path = tmp_path / "people"
-    command = [sys.executable, "-m", "audiosearch", "serve", "--users", path, "--add-user", "eve"]
-    done = subprocess.run(
-        [*command, "--listener"],
-        input=f"{PASSWORD}\n",
-        env=command_environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert path.read_text(encoding="utf-8").endswith(":listener\n")
-    users = Users(path)
-    assert users.listens("eve")
-    assert users.check("eve", PASSWORD)
-    assert invoke("serve", "--listener").code == 2
 
 
 # --- Every route ------------------------------------------------------------------------------
@@ -526,65 +319,3 @@ def test_running_server_prints_no_secret(
             printed += process.communicate(timeout=20)[0]
     assert TOKEN not in printed
     assert "wrong-token" not in printed
-
-
-# --- The command ------------------------------------------------------------------------------
-
-
-def test_user_is_added_by_the_command(
-    tmp_path: Path, command_environment: dict[str, str], invoke: Callable[..., Outcome]
-) -> None:
-    path = tmp_path / "people"
-    command = [sys.executable, "-m", "audiosearch", "serve", "--users", path, "--add-user", "ada"]
-    for said in ("was added to", "has a new password in"):
-        done = subprocess.run(
-            command,
-            input=f"{PASSWORD}\n",
-            env=command_environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        assert said in done.stdout
-        assert PASSWORD not in done.stdout
-    assert Users(path).check("ada", PASSWORD)
-    short = subprocess.run(
-        command,
-        input="short\n",
-        env=command_environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert short.returncode == 1
-    assert "10 to 1,024 characters" in short.stderr
-    assert invoke("serve", "--add-user", "ada").code == 2
-
-
-def test_limits_of_the_command_are_those_of_the_server() -> None:
-    from audiosearch.cli.limit_options import limits_from
-    from audiosearch.cli.serve import command
-
-    names = ("upload_size", "upload_length", "upload_time", "upload_memory", "uploads_at_once",
-             "uploads_a_minute")  # fmt: skip
-    defaults = {each.name: each.default for each in command.params if each.name in names}
-    assert len(defaults) == 6
-    assert limits_from(defaults) == Limits()
-
-
-def test_limits_of_the_command_reach_the_server(
-    monkeypatch: pytest.MonkeyPatch, invoke: Callable[..., Outcome], users: Path
-) -> None:
-    asked: dict[str, object] = {}
-    monkeypatch.setattr(
-        "audiosearch.server.serve", lambda library, **options: asked.update(options)
-    )
-    done = invoke(
-        *("serve", "--upload-size", 5, "--upload-length", 60, "--upload-time", 20),
-        *("--upload-memory", 300, "--uploads-at-once", 2, "--uploads-a-minute", 7),
-        *("--users", users, "--host", "0.0.0.0", "--proxy", "127.0.0.1"),
-    )
-    assert done.code == 0
-    assert asked["limits"] == Limits(5_000_000, 60.0, 300, 20.0, 2, 7)
-    assert (asked["users"], asked["proxy"], asked["token"]) == (users, "127.0.0.1", None)
