@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from page_fixtures import client, library
 from server_fixtures import TAGS, ScriptedLibrary, Skipped, sound, video
 
+import audiosearch
 from audiosearch.errors import InvalidArgumentError, LibraryDamagedError
 from audiosearch.server import create_app, fetch_page
 
@@ -190,8 +191,16 @@ def test_window_that_cannot_be_is_refused(client: FlaskClient, window: str) -> N
         assert "must be a whole number" in html.unescape(response.text)
 
 
-def test_query_without_end_is_refused(client: FlaskClient) -> None:
-    assert client.get("/", query_string={"q": "x" * 501}).status_code == 400
+def test_query_without_end_is_refused() -> None:
+    with audiosearch.open_library(audiosearch.shipped_library()) as library:
+        client = create_app(library).test_client()
+        long = "dog OR " * 142 + "cat"
+        assert len(long) == 997
+        assert client.get("/", query_string={"q": long}).status_code == 200
+        for path in ("/", "/search.json", "/similar/1", "/similar/1.json"):
+            answer = client.get(path, query_string={"q": long + " OR owl"})
+            assert answer.status_code == 400
+            assert "at most 1,000 are read" in answer.text
 
 
 # --- JSON twins -------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def command(
             f"{fold.seconds:.1f} s"
         )
 
-    with SoundProgress() as progress:
+    with SoundProgress("computed", noun="feature") as progress:
         found = compare(
             sounds,
             _names(models),

@@ -259,10 +259,10 @@ def quiet_keras() -> None:
 
 
 class SoundProgress(Closing):
-    """Shows on stderr how many sounds' features are there: a line now and then."""
+    """Shows on stderr how many sounds are read, or what else is counted: a line now and then."""
 
-    def __init__(self, verb: str = "read") -> None:
-        self._verb = verb
+    def __init__(self, verb: str = "read", *, noun: str = "sound") -> None:
+        self._verb, self._noun = verb, noun
         self._last = time.monotonic()
         self._open = False
 
@@ -273,7 +273,7 @@ class SoundProgress(Closing):
             return
         self._last, self._open = now, terminal
         end = "\r" if terminal else "\n"
-        click.echo(f"{done:,} of {count(total, 'sound')} {self._verb}{end}", nl=False, err=True)
+        click.echo(f"{done:,} of {count(total, self._noun)} {self._verb}{end}", nl=False, err=True)
 
     def close(self) -> None:
         """Take the line off the terminal."""

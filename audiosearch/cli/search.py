@@ -108,8 +108,8 @@ def command(
         if any(hit.score < WEAK_SCORE for hit in result.hits):
             click.echo(f"Scores below {WEAK_SCORE:g} are weak evidence.")
             for surer in lib.facets(text, fold=fold).scores[-1:]:
-                shown = f"audiosearch search {shlex.quote(surer.query)}"
-                click.echo(f"Without them {count(surer.count, 'recording')}: {shown}")
+                recordings = count(surer.count, "recording")
+                click.echo(f"Without them {recordings}, by the query {shlex.quote(surer.query)}")
 
 
 def _why_nothing(library: Library, query: str) -> list[str]:

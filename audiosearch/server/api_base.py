@@ -9,6 +9,7 @@ from flask import Blueprint, abort, current_app, request
 
 from audiosearch.errors import AudioError
 from audiosearch.jobs import Analysis
+from audiosearch.query import MAX_LENGTH
 from audiosearch.server import examples
 from audiosearch.server.operations import Operations
 from audiosearch.server.parameters import Parameter
@@ -43,7 +44,7 @@ _EXAMPLE = r"^[0-9]{1,18}(:[0-9]{1,6}(\.[0-9]{1,6})?)?$"
 
 def query_parameter(*, required: bool) -> Parameter:
     """Return the parameter ``q``."""
-    schema = {"type": "string", "minLength": 1, "maxLength": 500}
+    schema = {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH}
     text = "What to search for; docs/search.md explains the language."
     if not required:
         text = "Only what matches this query, too."

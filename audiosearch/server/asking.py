@@ -25,7 +25,6 @@ __all__ = [
     "window",
 ]
 
-_LONGEST_QUERY = 500
 _FARTHEST_OFFSET = 1_000_000_000
 _MOST_HITS = 100
 _MOST_EXAMPLES = 50
@@ -61,8 +60,6 @@ class ByExample:
 def by_example() -> ByExample:
     """Return what the URL, or a form, asks for; answer 400 where it makes no sense."""
     query = request.values.get("q", "").strip() or None
-    if query is not None:
-        _check_length(query)
     start, end = seconds_of("from"), seconds_of("to")
     if end is not None and end <= (start or 0.0):
         abort(400, "'to' must lie after 'from', in seconds.")
@@ -71,7 +68,6 @@ def by_example() -> ByExample:
 
 def answer(query: str, *, offset: int, limit: int) -> SearchResult:
     """Search by keyword as the request asks for."""
-    _check_length(query)
     options: dict[str, Any] = {"fold": is_folded(), "grouped": is_grouped(), "order": order_of()}
     return library_of(current_app).search(query, limit=limit, offset=offset, **options)
 
@@ -120,11 +116,6 @@ def _flag(name: str) -> bool:
     if value not in ("0", "1"):
         abort(400, f"'{name}' must be 0 or 1.")
     return value == "1"
-
-
-def _check_length(query: str) -> None:
-    if len(query) > _LONGEST_QUERY:
-        abort(400, f"A query may have {_LONGEST_QUERY} characters; this one has {len(query):,}.")
 
 
 def _clips(name: str) -> list[int]:

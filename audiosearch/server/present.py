@@ -14,8 +14,9 @@ from flask import Flask, request
 from markupsafe import Markup, escape
 
 from audiosearch.errors import printable
+from audiosearch.library.facets import WEAK_SCORE
 from audiosearch.library.hits import Clip, Hit, Moment, Tag
-from audiosearch.query import label_query
+from audiosearch.query import MAX_LENGTH, label_query
 from audiosearch.server.resources import asset_version
 
 if TYPE_CHECKING:
@@ -91,7 +92,12 @@ def register(app: Flask) -> None:
         facts=facts,
     )
     app.jinja_env.globals.update(
-        player=player, asset=asset, matched_tags=matched_tags, own_mark=_OWN_MARK
+        player=player,
+        asset=asset,
+        matched_tags=matched_tags,
+        own_mark=_OWN_MARK,
+        longest_query=MAX_LENGTH,
+        weak_score=WEAK_SCORE,
     )
 
 
