@@ -255,7 +255,7 @@ def test_rare_classes_weigh_more_where_sounds_have_several(tmp_path, cache, mode
         found = [dict(each.labels) for each in predict(run.folder, new)]
         rare[balance] = np.mean([each["rare"] for each in found])
         common[balance] = np.mean([each["any"] for each in found])
-    assert rare["weights"] > rare["none"] + 0.1
+    assert rare["weights"] > 1.5 * rare["none"]
     assert common["weights"] > 0.8, "what all sounds have is not balanced away"
 
 

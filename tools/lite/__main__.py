@@ -132,6 +132,8 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument("--tune-optimizer", choices=OPTIMIZERS, default="adam")
             stage.add_argument("--guide-epochs", type=int, default=0,
                                help="epochs of each fold's guide; 0 for none")  # fmt: skip
+            stage.add_argument("--guide-pairs", type=float,
+                               help="what pairs weigh in it (as in stage 2)")  # fmt: skip
         else:
             stage.add_argument("--held-out", type=int, help="fold of the pairs to hold out, 0 to 4")
 

@@ -196,7 +196,8 @@ def cross_validate(options: Namespace) -> None:
             teacher = _teacher(options.work, options.yamnet, 2)
             # Nothing leads the guide itself, least of all that of another fold; its rate is Adam's.
             alone = replace(material, guide=None)
-            config = replace(config, optimizer="adam")
+            weight = config.pairs if options.guide_pairs is None else options.guide_pairs
+            config = replace(config, optimizer="adam", pairs=weight)
             train_guide(alone, teacher, folder / "guide", config, say=say)
             material = replace(material, guide=Guide(folder / "guide"))
         config = _adaptation(options, student, options.epochs, options.learning_rate, fold)
