@@ -25,6 +25,21 @@ from audiosearch.server.users import Users, add_user
 __all__ = ["client", "library", "users"]
 
 
+def add_by_command(
+    path: Path, user: str, password: str, environment: dict[str, str], *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``serve --add-user`` with the password as its input."""
+    command = [sys.executable, "-m", "audiosearch", "serve", "--users", path, "--add-user", user]
+    return subprocess.run(
+        [*command, *options],
+        input=f"{password}\n",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 # --- Users ------------------------------------------------------------------------------------
 
 
@@ -182,15 +197,7 @@ def test_listener_is_written_by_the_command(
     tmp_path: Path, command_environment: dict[str, str], invoke: Callable[..., Outcome]
 ) -> None:
     path = tmp_path / "people"
-    command = [sys.executable, "-m", "audiosearch", "serve", "--users", path, "--add-user", "eve"]
-    done = subprocess.run(
-        [*command, "--listener"],
-        input=f"{PASSWORD}\n",
-        env=command_environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = add_by_command(path, "eve", PASSWORD, command_environment, "--listener")
     assert (done.returncode, done.stderr) == (0, "")
     assert path.read_text(encoding="utf-8").endswith(":listener\n")
     users = Users(path)
@@ -206,28 +213,13 @@ def test_user_is_added_by_the_command(
     tmp_path: Path, command_environment: dict[str, str], invoke: Callable[..., Outcome]
 ) -> None:
     path = tmp_path / "people"
-    command = [sys.executable, "-m", "audiosearch", "serve", "--users", path, "--add-user", "ada"]
     for said in ("was added to", "has a new password in"):
-        done = subprocess.run(
-            command,
-            input=f"{PASSWORD}\n",
-            env=command_environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = add_by_command(path, "ada", PASSWORD, command_environment)
         assert (done.returncode, done.stderr) == (0, "")
         assert said in done.stdout
         assert PASSWORD not in done.stdout
     assert Users(path).check("ada", PASSWORD)
-    short = subprocess.run(
-        command,
-        input="short\n",
-        env=command_environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    short = add_by_command(path, "ada", "short", command_environment)
     assert short.returncode == 1
     assert "10 to 1,024 characters" in short.stderr
     assert invoke("serve", "--add-user", "ada").code == 2

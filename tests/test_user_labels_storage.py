@@ -32,6 +32,12 @@ __all__ = ["folder", "library"]
 Invoke = Callable[..., Outcome]
 
 
+@pytest.fixture
+def other(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the library, as it is before the test."""
+    return Path(shutil.copytree(folder, tmp_path / "other"))
+
+
 # Where they stay
 
 
@@ -130,10 +136,8 @@ def test_segments_and_exports_hold_the_scores_as_they_were(
 
 
 def test_a_merge_brings_labels_along_and_the_newer_word_counts(
-    folder: Path, tmp_path: Path
+    folder: Path, other: Path, tmp_path: Path
 ) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(folder, other)
     with Library(folder) as first:
         first.confirm(0, "Dog")
         first.confirm(3, "Dog")
@@ -152,10 +156,8 @@ def test_a_merge_brings_labels_along_and_the_newer_word_counts(
 
 
 def test_of_two_libraries_every_moment_has_the_newer_word_in_any_order(
-    folder: Path, tmp_path: Path
+    folder: Path, other: Path, tmp_path: Path
 ) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(folder, other)
     with Library(folder) as first:
         first.confirm(0, "Dog")
     with Library(other) as second:
