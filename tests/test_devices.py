@@ -359,3 +359,28 @@ def test_any_torch_module_trains_in_two_processes_as_in_one(tmp_path: Path) -> N
     assert len(one) == 20
     assert one[-1] < 0.5 * one[0]
     np.testing.assert_allclose(two, one, atol=1e-4)
+
+
+AGAIN = """
+import time
+import torch
+from audiosearch.classifier.processes import join_processes, torchrun_launch
+
+launch = torchrun_launch()
+for number in range(20):
+    # Sometimes one is first, sometimes the other.
+    time.sleep(0.05 * ((number + launch.rank) % 2))
+    with join_processes(launch) as processes:
+        mean = processes.mean(torch.tensor(float(number + launch.rank)))
+        if processes.leads:
+            print(mean)
+"""
+
+
+def test_processes_meet_again_for_every_training(tmp_path: Path) -> None:
+    need("torch")
+    script = tmp_path / "script.py"
+    script.write_text(AGAIN, encoding="utf-8")
+    done = python("torch", *TORCHRUN, script, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert list(map(float, done.stdout.split())) == [number + 0.5 for number in range(20)]

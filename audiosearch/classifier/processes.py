@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
 import shlex
 import sys
@@ -39,6 +40,7 @@ T = TypeVar("T")
 # How long the others wait while one computes features, validates or writes. A process that ended
 # is noticed at once.
 _PATIENCE = datetime.timedelta(days=1)
+_joins = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,15 @@ def join_processes(launch: Launch, *, gpu: bool = True) -> Iterator[Processes]:
         torch.cuda.set_device(launch.local_rank)
     own = not distributed.is_initialized()
     if own:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
+        store, rank, count = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            # The store outlives the group: a second one would find the addresses of the first.
+            store=distributed.PrefixStore(f"audiosearch-{next(_joins)}", store),
+            rank=rank,
+            world_size=count,
+            timeout=_PATIENCE,
+        )
     processes = Processes(launch, "cuda" if cuda else "cpu")
     yield processes
     # Not after an error: NCCL would wait for processes that have ended.
