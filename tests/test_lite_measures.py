@@ -186,7 +186,7 @@ def test_a_rescorer_is_learnt_and_is_the_same_graph(embedded, tmp_path):
     )
     np.testing.assert_allclose(one.second, two.second, atol=1e-5)
     # Nothing learnt counts, nothing changes.
-    none = rescoring_config(share=1e-9, epochs=1)
+    none = rescoring_config(share=1e-9, epochs=1, prior=0)
     same = rescoring.train(features, embedded.target, embedded.mixed, none, say=said.append)
     np.testing.assert_allclose(same.logits(features), logits, atol=1e-5)
 
@@ -197,6 +197,32 @@ def test_a_rescorer_is_learnt_and_is_the_same_graph(embedded, tmp_path):
     # Weights are stored as float16.
     expected = 1 / (1 + np.exp(-trained.logits(features)))
     np.testing.assert_allclose(scores, expected, atol=0.01)
+
+
+def test_what_is_unsure_is_less_of_what_is_frequent(embedded, tmp_path):
+    logits = logits_of(load_scorer().score_calibrated(embedded.x, embedded.n_frames))
+    features = rescoring.clip_features(embedded.x, embedded.n_frames, logits)
+    target = embedded.target.copy()
+    target[:, 3], target[:, 7] = 200, 0  # a class that is everywhere, one that is nowhere
+    plain, taken = (
+        rescoring.train(
+            features, target, embedded.mixed, rescoring_config(epochs=2, prior=prior),
+            say=lambda _: None,
+        )
+        for prior in (0, 0.4)
+    )  # fmt: skip
+    before, after = plain.logits(features), taken.logits(features)
+    assert (after[:, 3] < before[:, 3]).all()
+    assert (after[:, 7] > before[:, 7]).all()
+    # The clips keep their order by each class.
+    for number in (3, 7, 100):
+        order = np.argsort(before[:, number], kind="stable")
+        assert (np.diff(after[order, number]) >= -1e-5).all()
+    # A score that is sure stays.
+    sure = features.copy()
+    sure[:, 3] += 20
+    moved = plain.logits(sure)[:, 3] - taken.logits(sure)[:, 3]
+    assert moved.max() < 0.01 < (before - after)[:, 3].min()
 
 
 def test_the_manifest_says_what_a_rescorer_was_fitted_to(embedded, tmp_path):
@@ -217,7 +243,16 @@ def test_the_manifest_says_what_a_rescorer_was_fitted_to(embedded, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"share": 0}, {"share": 1.5}, {"epochs": 0}, {"validation": 1}, {"noise": -1}]
+    "changes",
+    [
+        {"share": 0},
+        {"share": 1.5},
+        {"epochs": 0},
+        {"validation": 1},
+        {"noise": -1},
+        {"prior": -0.1},
+        {"prior": 0.6},
+    ],
 )
 def test_settings_of_a_rescorer_that_make_no_sense_are_refused(changes):
     with pytest.raises(InvalidArgumentError):

@@ -151,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     rescore.add_argument("--noise", type=float, default=0.5, help="put on the features")
     rescore.add_argument("--mixed", type=float, default=3.0, help="how much mixed clips count")
     rescore.add_argument("--share", type=float, default=0.75, help="of what is learnt that counts")
+    rescore.add_argument("--prior", type=float, default=0.4,
+                         help="of a class's log frequency, taken from what is unsure")  # fmt: skip
     rescore.add_argument("--validation", type=float, default=0.0, help="share of the packages")
     rescore.add_argument("--seed", type=int, default=0)
     rescore.add_argument("--threads", type=int, default=1, help="of embedder and classifier")

@@ -261,6 +261,7 @@ def fit_rescorer(options: Namespace) -> None:
         noise=options.noise,
         mixed=options.mixed,
         share=options.share,
+        prior=options.prior,
         validation=options.validation,
         seed=options.seed,
     )

@@ -4,11 +4,17 @@ The classifier was trained on released embeddings. What an embedder gets wrong, 
 own way, and that can be learnt: from the shards' clips, embedded, and the teacher's tags of them.
 
     logit = slope * classifier's calibrated logit + share * dense(relu(dense(features)))
+    score = sigmoid(logit - prior * log frequency * (1 - sigmoid(logit)))
 
 class by class. The features are the classifier's 527 logits, and mean, largest and smallest values
 of the clip's frames. Clips are drawn by the inverse root of how frequent their top class is, mixed
 ones more often. The embedder saw these sounds in its training, so their embeddings are better than
 those of new ones: noise is put on the features, and of what is learnt only a share counts.
+
+Where little is known of a sound, a score tends to the frequency of its class among the tags, and
+"Music" and "Vehicle" stand before what the sound is. The last step takes a part of that back where
+a score is unsure (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021). The order of
+clips by one class stays.
 """
 
 from __future__ import annotations
@@ -41,6 +47,7 @@ Floats = npt.NDArray[np.float32]
 _HEARD = 0.3  # from here on a teacher's tag counts as heard, where the order is judged
 _FEWEST = 3  # clips that a class is judged by
 _SMALL = 1e-6
+_RAREST = 1e-3  # mean tag that is added to each class's
 
 _LICENCE = (
     "Apache-2.0. Fitted to embeddings of freely licensed recordings, and of clips of AudioSet, "
@@ -70,6 +77,8 @@ class RescoringConfig:
         How much more often a mixed clip is drawn.
     share : float
         How much of what is learnt counts, above 0, up to 1.
+    prior : float
+        How much of a class's log frequency is taken from a score that is unsure, from 0 to 0.5.
     validation : float
         Share of the packages that is held out, to compare settings.
     seed : int
@@ -86,6 +95,7 @@ class RescoringConfig:
     noise: float = 0.5
     mixed: float = 3.0
     share: float = 0.75
+    prior: float = 0.4
     validation: float = 0.0
     seed: int = 0
 
@@ -94,6 +104,8 @@ class RescoringConfig:
             raise InvalidArgumentError(
                 "hidden, epochs and batch must be at least 1, and share above 0 and up to 1."
             )
+        if not 0 <= self.prior <= 0.5:
+            raise InvalidArgumentError(f"prior must be from 0 to 0.5, not {self.prior}.")
         if not 0 <= self.validation < 1 or not self.mixed > 0 or self.noise < 0:
             raise InvalidArgumentError(
                 "validation must be from 0 to less than 1, mixed above 0 and noise not below it."
@@ -104,11 +116,15 @@ class RescoringConfig:
 class Trained:
     """What was learnt: ``slope * logits + relu(features @ first + first_bias) @ second + bias``.
 
+    Of a class's logit, `prior` is taken as far as the score is from 1.
+
     Attributes
     ----------
     slope : float32 (527,)
     first, first_bias, second, bias : float32
         (527 + 3 * 128, hidden), (hidden,), (hidden, 527), (527,).
+    prior : float32 (527,)
+        Above 0 for classes that are more frequent than others.
     """
 
     slope: Floats
@@ -116,11 +132,13 @@ class Trained:
     first_bias: Floats
     second: Floats
     bias: Floats
+    prior: Floats
 
     def logits(self, features: Floats) -> Floats:
         """Return better logits (n, 527) of `clip_features`."""
         hidden = np.maximum(features @ self.first + self.first_bias, 0)
-        result: Floats = self.slope * features[:, :CLASS_COUNT] + hidden @ self.second + self.bias
+        found = self.slope * features[:, :CLASS_COUNT] + hidden @ self.second + self.bias
+        result: Floats = found - self.prior / (1 + np.exp(found))
         return result
 
     def graph(self) -> Any:
@@ -139,7 +157,10 @@ class Trained:
             graph.constant(self.bias),
         )
         own = graph.op("Mul", "logits", graph.constant(self.slope))
-        scores = graph.op("Sigmoid", graph.op("Add", own, added))
+        found = graph.op("Add", own, added)
+        unsure = graph.op("Sigmoid", graph.op("Neg", found))
+        taken = graph.op("Mul", unsure, graph.constant(self.prior))
+        scores = graph.op("Sigmoid", graph.op("Sub", found, taken))
         return graph.rescorer(scores, CLASS_COUNT)
 
 
@@ -206,8 +227,16 @@ def train(
     first = first / deviation[:, None]
     first_bias = first_bias - mean @ first
     share = config.share
-    found = [1 + share * (slope - 1), first, first_bias, share * second, share * bias]
+    prior = config.prior * centred_log_frequency(target)
+    found = [1 + share * (slope - 1), first, first_bias, share * second, share * bias, prior]
     return Trained(*(array.astype(np.float32) for array in found))
+
+
+def centred_log_frequency(target: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Return the log of each class's mean tag, (527,), less the mean over the classes."""
+    log = np.log(target.mean(axis=0) / 255 + _RAREST)
+    result: npt.NDArray[np.float64] = log - log.mean()
+    return result
 
 
 def _network(keras: Any, size: int, config: RescoringConfig) -> Any:
