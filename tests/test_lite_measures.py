@@ -214,6 +214,8 @@ def test_what_is_unsure_is_less_of_what_is_frequent(embedded, tmp_path):
     before, after = plain.logits(features), taken.logits(features)
     assert (after[:, 3] < before[:, 3]).all()
     assert (after[:, 7] > before[:, 7]).all()
+    one, two = (1 / (1 + np.exp(-found)) for found in (before, after))
+    assert two.sum() == pytest.approx(one.sum(), rel=0.01), "as high as before on the whole"
     # The clips keep their order by each class.
     for number in (3, 7, 100):
         order = np.argsort(before[:, number], kind="stable")

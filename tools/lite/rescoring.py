@@ -4,7 +4,7 @@ The classifier was trained on released embeddings. What an embedder gets wrong, 
 own way, and that can be learnt: from the shards' clips, embedded, and the teacher's tags of them.
 
     logit = slope * classifier's calibrated logit + share * dense(relu(dense(features)))
-    score = sigmoid(logit - prior * log frequency * (1 - sigmoid(logit)))
+    score = sigmoid(logit - (prior * log frequency - number) * (1 - sigmoid(logit)))
 
 class by class. The features are the classifier's 527 logits, and mean, largest and smallest values
 of the clip's frames. Clips are drawn by the inverse root of how frequent their top class is, mixed
@@ -13,8 +13,9 @@ those of new ones: noise is put on the features, and of what is learnt only a sh
 
 Where little is known of a sound, a score tends to the frequency of its class among the tags, and
 "Music" and "Vehicle" stand before what the sound is. The last step takes a part of that back where
-a score is unsure (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021). The order of
-clips by one class stays.
+a score is unsure (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021) and adds one
+number to all classes, so that scores are as high as before on the whole. The order of clips by one
+class stays.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ _HEARD = 0.3  # from here on a teacher's tag counts as heard, where the order is
 _FEWEST = 3  # clips that a class is judged by
 _SMALL = 1e-6
 _RAREST = 1e-3  # mean tag that is added to each class's
+_HALVINGS = 20
 
 _LICENCE = (
     "Apache-2.0. Fitted to embeddings of freely licensed recordings, and of clips of AudioSet, "
@@ -124,7 +126,7 @@ class Trained:
     first, first_bias, second, bias : float32
         (527 + 3 * 128, hidden), (hidden,), (hidden, 527), (527,).
     prior : float32 (527,)
-        Above 0 for classes that are more frequent than others.
+        Above 0 for frequent classes, below it for rare ones.
     """
 
     slope: Floats
@@ -227,16 +229,27 @@ def train(
     first = first / deviation[:, None]
     first_bias = first_bias - mean @ first
     share = config.share
-    prior = config.prior * centred_log_frequency(target)
-    found = [1 + share * (slope - 1), first, first_bias, share * second, share * bias, prior]
-    return Trained(*(array.astype(np.float32) for array in found))
+    found = [1 + share * (slope - 1), first, first_bias, share * second, share * bias]
+    found.append(np.zeros(CLASS_COUNT))
+    plain = Trained(*(array.astype(np.float32) for array in found))
+    log_frequency = np.log(target.mean(axis=0) / 255 + _RAREST)
+    prior = balanced_prior(plain.logits(features), config.prior * log_frequency)
+    return replace(plain, prior=prior)
 
 
-def centred_log_frequency(target: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Return the log of each class's mean tag, (527,), less the mean over the classes."""
-    log = np.log(target.mean(axis=0) / 255 + _RAREST)
-    result: npt.NDArray[np.float64] = log - log.mean()
-    return result
+def balanced_prior(logits: Floats, prior: npt.NDArray[np.float64]) -> Floats:
+    """Return what is taken from each class, float32 (527,): `prior` and a number for all classes.
+
+    With it, scores of the clips are as high as before, on the whole.
+    """
+    unsure = 1 / (1 + np.exp(logits))
+    wanted = (1 - unsure).sum()
+    low, high = float(prior.min()), float(prior.max())
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        scores = 1 / (1 + np.exp((prior - middle).astype(np.float32) * unsure - logits))
+        low, high = (middle, high) if scores.sum() < wanted else (low, middle)
+    return (prior - high).astype(np.float32)
 
 
 def _network(keras: Any, size: int, config: RescoringConfig) -> Any:
