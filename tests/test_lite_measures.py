@@ -199,7 +199,7 @@ def test_a_rescorer_is_learnt_and_is_the_same_graph(embedded, tmp_path):
     np.testing.assert_allclose(scores, expected, atol=0.01)
 
 
-def test_what_is_unsure_is_less_of_what_is_frequent(embedded, tmp_path):
+def test_what_is_unsure_is_less_of_what_is_frequent(embedded):
     logits = logits_of(load_scorer().score_calibrated(embedded.x, embedded.n_frames))
     features = rescoring.clip_features(embedded.x, embedded.n_frames, logits)
     target = embedded.target.copy()

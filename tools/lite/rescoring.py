@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 
 from audiosearch.classifier.clip_statistics import ClipNodes, clip_statistics
 from audiosearch.classifier.network import import_keras
@@ -49,7 +50,6 @@ _HEARD = 0.3  # from here on a teacher's tag counts as heard, where the order is
 _FEWEST = 3  # clips that a class is judged by
 _SMALL = 1e-6
 _RAREST = 1e-3  # mean tag that is added to each class's
-_HALVINGS = 20
 
 _LICENCE = (
     "Apache-2.0. Fitted to embeddings of freely licensed recordings, and of clips of AudioSet, "
@@ -229,8 +229,8 @@ def train(
     first = first / deviation[:, None]
     first_bias = first_bias - mean @ first
     share = config.share
-    found = [1 + share * (slope - 1), first, first_bias, share * second, share * bias]
-    found.append(np.zeros(CLASS_COUNT))
+    none = np.zeros(CLASS_COUNT)
+    found = [1 + share * (slope - 1), first, first_bias, share * second, share * bias, none]
     plain = Trained(*(array.astype(np.float32) for array in found))
     log_frequency = np.log(target.mean(axis=0) / 255 + _RAREST)
     prior = balanced_prior(plain.logits(features), config.prior * log_frequency)
@@ -244,12 +244,13 @@ def balanced_prior(logits: Floats, prior: npt.NDArray[np.float64]) -> Floats:
     """
     unsure = 1 / (1 + np.exp(logits))
     wanted = (1 - unsure).sum()
-    low, high = float(prior.min()), float(prior.max())
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        scores = 1 / (1 + np.exp((prior - middle).astype(np.float32) * unsure - logits))
-        low, high = (middle, high) if scores.sum() < wanted else (low, middle)
-    return (prior - high).astype(np.float32)
+
+    def excess(number: float) -> float:
+        taken = (prior - number).astype(np.float32) * unsure
+        return float((1 / (1 + np.exp(taken - logits))).sum() - wanted)
+
+    number = brentq(excess, prior.min() - 1, prior.max() + 1, xtol=1e-6)
+    return (prior - number).astype(np.float32)
 
 
 def _network(keras: Any, size: int, config: RescoringConfig) -> Any:
