@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +21,19 @@ from audiosearch.classifier.clip_scorer import ClipScorer
 from audiosearch.classifier.rescoring import Rescorer, logits_of
 from audiosearch.classifier.rescoring_fit import write_rescorer
 from audiosearch.classifier.scorer import classifier_identity, load_scorer
-from audiosearch.errors import InvalidArgumentError
+from audiosearch.errors import DataError, InvalidArgumentError
 from audiosearch.labels import load_labels
 from audiosearch.models import bundled_model, read_model
 from tools.lite import (
     embedded_clips,
+    frame_scores,
     measures,
     rescoring,
     shards,
+    teacher,
 )
 from tools.lite.released import fold_of
+from tools.lite.teacher import decode_embedding
 
 # Measures
 
@@ -137,12 +142,22 @@ def embedded(lite_work) -> embedded_clips.EmbeddedClips:
         regions = log_mel.reshape(len(log_mel), 2, 48, 64).mean(axis=2).reshape(-1, 128)
         return np.clip(128 + 30 * regions, 0, 255).astype(np.uint8)
 
-    return embedded_clips.embed_shards(lite_work, embed, "a" * 64, say=lambda _: None)
+    return embedded_clips.embed_shards(lite_work, embed, "a" * 64, hear, say=lambda _: None)
+
+
+def hear(embedding: np.ndarray) -> np.ndarray:
+    """A last layer that tells some classes by one value each."""
+    kernel = np.zeros((1024, 521), np.float32)
+    kernel[np.arange(40), np.arange(40)] = 2.0
+    return teacher.scores_of(embedding, (kernel, np.full(521, -3.0, np.float32)), np.arange(521))
 
 
 def rescoring_config(**changes) -> rescoring.RescoringConfig:
-    values = {"hidden": 24, "epochs": 60, "batch": 16, "share": 1.0, "learning_rate": 3e-3}
-    return rescoring.RescoringConfig(**(values | changes))
+    usual = rescoring.RescoringConfig()
+    small = {"hidden": 24, "learning_rate": 3e-3}
+    clips = replace(usual.clips, batch=16, epochs=changes.pop("epochs", 60), **small)
+    frames = replace(usual.frames, batch=32, epochs=20, **small)
+    return rescoring.RescoringConfig(**({"clips": clips, "frames": frames, "share": 1.0} | changes))
 
 
 def test_all_clips_of_all_shards_are_embedded_once(lite_work, embedded):
@@ -155,14 +170,55 @@ def test_all_clips_of_all_shards_are_embedded_once(lite_work, embedded):
     lengths = np.concatenate([np.diff(shard.start) for shard in every])
     assert (embedded.n_frames == lengths).all()
     assert not embedded.x[np.arange(10) >= embedded.n_frames[:, None]].any()
+    patches = [
+        shard.embedding[begin + number]
+        for shard in every
+        for begin, end in itertools.pairwise(shard.start)
+        for number in range(end - begin)
+    ]
+    expected = np.rint(255 * hear(decode_embedding(np.array(patches))))
+    assert (embedded.heard == expected).all()
     # All windows are of one package; each clip of AudioSet stands alone.
     assert len(set(embedded.group.tolist())) == 1 + 10
 
     def never(log_mel):
         raise AssertionError("embedded again")
 
-    again = embedded_clips.embed_shards(lite_work, never, "a" * 64, say=lambda _: None)
+    again = embedded_clips.embed_shards(lite_work, never, "a" * 64, hear, say=lambda _: None)
     assert (again.x == embedded.x).all()
+
+
+def test_a_part_of_the_clips_has_their_frames(embedded):
+    chosen = np.arange(len(embedded)) % 3 == 1
+    part = embedded.part(chosen)
+    assert len(part) == chosen.sum() > 0
+    begin = np.cumsum(embedded.n_frames) - embedded.n_frames
+    own = [embedded.heard[begin[row] : begin[row] + embedded.n_frames[row]]
+           for row in np.flatnonzero(chosen)]  # fmt: skip
+    assert (part.heard == np.concatenate(own)).all()
+    assert (part.x == embedded.x[chosen]).all()
+
+
+def test_single_frames_say_what_the_teacher_says_of_them(embedded):
+    mask = np.arange(10) < embedded.n_frames[:, None]
+    even = np.full(len(embedded.heard), 1 / len(embedded.heard))
+    config = rescoring_config().frames
+    said: list[str] = []
+    found = frame_scores.train_frames(
+        embedded.x[mask], embedded.heard, even, config, seed=0, say=said.append
+    )
+    assert len(said) == 20
+    logits = found.logits(embedded.x, embedded.n_frames)
+    # Frame by frame, by another way: each as a clip of its own.
+    alone = np.zeros((len(embedded.heard), 10, 128), np.uint8)
+    alone[:, 0] = embedded.x[mask]
+    single = 1 / (1 + np.exp(-found.logits(alone, np.ones(len(alone), int))))
+    clip_of = np.repeat(np.arange(len(embedded)), embedded.n_frames)
+    mean = np.array([single[clip_of == clip].mean(axis=0) for clip in range(len(embedded))])
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), mean, atol=1e-4)
+    truth = embedded.heard / 255
+    constant = np.square(truth - truth.mean(axis=0)).mean()
+    assert np.square(single - truth).mean() < 0.7 * constant
 
 
 def test_a_rescorer_is_learnt_and_is_the_same_graph(embedded, tmp_path):
@@ -170,32 +226,34 @@ def test_a_rescorer_is_learnt_and_is_the_same_graph(embedded, tmp_path):
     features = rescoring.clip_features(embedded.x, embedded.n_frames, logits)
     config = rescoring_config()
     said: list[str] = []
-    trained = rescoring.train(features, embedded.target, embedded.mixed, config, say=said.append)
+    # In every frame the teacher hears what the clip's tag says.
+    heard = np.repeat(embedded.target, embedded.n_frames, axis=0)
+    trained = rescoring.train(replace(embedded, heard=heard), features, config, say=said.append)
     truth = embedded.target / 255
+    found = trained.logits(features, embedded.x, embedded.n_frames)
 
     def loss(found: np.ndarray) -> float:
         return float((np.logaddexp(0, found) - truth * found).mean())
 
-    assert loss(trained.logits(features)) < 0.6 * loss(logits)
-    assert len(said) == 60
+    assert loss(found) < 0.6 * loss(logits)
+    assert len(said) == 20 + 60
 
     short = rescoring_config(epochs=2)
-    one, two = (
-        rescoring.train(features, embedded.target, embedded.mixed, short, say=said.append)
-        for _ in range(2)
-    )
+    one, two = (rescoring.train(embedded, features, short, say=said.append) for _ in range(2))
     np.testing.assert_allclose(one.second, two.second, atol=1e-5)
-    # Nothing learnt counts, nothing changes.
+    # Where nothing learnt of clips counts, it is between the classifier and what frames say.
     none = rescoring_config(share=1e-9, epochs=1, prior=0)
-    same = rescoring.train(features, embedded.target, embedded.mixed, none, say=said.append)
-    np.testing.assert_allclose(same.logits(features), logits, atol=1e-5)
+    same = rescoring.train(embedded, features, none, say=said.append)
+    between = (logits + same.frames.logits(embedded.x, embedded.n_frames)) / 2
+    unchanged = same.logits(features, embedded.x, embedded.n_frames)
+    np.testing.assert_allclose(unchanged, between, atol=1e-5)
 
     path = write_rescorer(trained.graph(), tmp_path / "mine.onnx", {})
     made = Rescorer(read_model(tmp_path, "mine", remedy=""))
     assert path == tmp_path / "mine.onnx"
     scores = made.rescore(1 / (1 + np.exp(-logits)), embedded.x, embedded.n_frames)
     # Weights are stored as float16.
-    expected = 1 / (1 + np.exp(-trained.logits(features)))
+    expected = 1 / (1 + np.exp(-found))
     np.testing.assert_allclose(scores, expected, atol=0.01)
 
 
@@ -204,14 +262,16 @@ def test_what_is_unsure_is_less_of_what_is_frequent(embedded):
     features = rescoring.clip_features(embedded.x, embedded.n_frames, logits)
     target = embedded.target.copy()
     target[:, 3], target[:, 7] = 200, 0  # a class that is everywhere, one that is nowhere
+    clips = replace(embedded, target=target)
     plain, taken = (
         rescoring.train(
-            features, target, embedded.mixed, rescoring_config(epochs=2, prior=prior),
-            say=lambda _: None,
+            clips, features, rescoring_config(epochs=2, prior=prior), say=lambda _: None
         )
-        for prior in (0, 0.4)
-    )  # fmt: skip
-    before, after = plain.logits(features), taken.logits(features)
+        for prior in (0, 0.8)
+    )
+    before, after = (
+        found.logits(features, embedded.x, embedded.n_frames) for found in (plain, taken)
+    )
     assert (after[:, 3] < before[:, 3]).all()
     assert (after[:, 7] > before[:, 7]).all()
     one, two = (1 / (1 + np.exp(-found)) for found in (before, after))
@@ -222,9 +282,16 @@ def test_what_is_unsure_is_less_of_what_is_frequent(embedded):
         assert (np.diff(after[order, number]) >= -1e-5).all()
     # A score that is sure stays.
     sure = features.copy()
-    sure[:, 3] += 20
-    moved = plain.logits(sure)[:, 3] - taken.logits(sure)[:, 3]
-    assert moved.max() < 0.01 < (before - after)[:, 3].min()
+    sure[:, 3] += 40
+    one, two = (found.logits(sure, embedded.x, embedded.n_frames)[:, 3] for found in (plain, taken))
+    assert (one - two).max() < 0.01 < (before - after)[:, 3].min()
+
+
+def test_a_step_that_would_turn_an_order_around_is_refused():
+    logits = np.zeros((4, 3), np.float32)
+    rescoring.balanced_prior(logits, np.array([-1.0, -2.0, -3.0]))
+    with pytest.raises(DataError, match="smaller"):
+        rescoring.balanced_prior(logits, np.array([0.0, 0.0, -9.0]))
 
 
 def test_the_manifest_says_what_a_rescorer_was_fitted_to(embedded, tmp_path):
@@ -249,16 +316,21 @@ def test_the_manifest_says_what_a_rescorer_was_fitted_to(embedded, tmp_path):
     [
         {"share": 0},
         {"share": 1.5},
-        {"epochs": 0},
         {"validation": 1},
-        {"noise": -1},
+        {"mixed": 0},
         {"prior": -0.1},
-        {"prior": 0.6},
+        {"prior": 1.1},
     ],
 )
 def test_settings_of_a_rescorer_that_make_no_sense_are_refused(changes):
     with pytest.raises(InvalidArgumentError):
         rescoring.RescoringConfig(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"hidden": 0}, {"epochs": 0}, {"batch": 0}, {"noise": -0.1}])
+def test_settings_of_a_fit_that_make_no_sense_are_refused(changes):
+    with pytest.raises(InvalidArgumentError):
+        replace(rescoring.RescoringConfig().clips, **changes)
 
 
 def test_the_probe_never_sees_the_fold_it_judges():

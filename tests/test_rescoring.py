@@ -89,7 +89,7 @@ def test_each_rescorer_belongs_to_what_is_installed() -> None:
     # The real VGGish makes what AudioSet released.
     assert known_scorers(("vggish", "a" * 64)) == (released, plain)
     assert library_scorer(LITE)[1] == own
-    assert bundled_model("rescorer-lite").path.stat().st_size < 2e6
+    assert bundled_model("rescorer-lite").path.stat().st_size < 3e6
 
 
 @BOTH

@@ -144,14 +144,17 @@ def _parser() -> argparse.ArgumentParser:
     rescore = step("rescore", commands.fit_rescorer)
     rescore.add_argument("work", type=Path)
     rescore.add_argument("target", type=Path, help="the ONNX file")
+    rescore.add_argument("--yamnet", type=Path, required=True, help="folder of YAMNet's files")
     rescore.add_argument("--embedder", type=Path, help="ONNX file (the bundled one)")
     rescore.add_argument("--hidden", type=int, default=512)
     rescore.add_argument("--epochs", type=int, default=14)
-    rescore.add_argument("--learning-rate", type=float, default=1e-3)
     rescore.add_argument("--noise", type=float, default=0.5, help="put on the features")
     rescore.add_argument("--mixed", type=float, default=3.0, help="how much mixed clips count")
     rescore.add_argument("--share", type=float, default=0.75, help="of what is learnt that counts")
-    rescore.add_argument("--prior", type=float, default=0.4,
+    rescore.add_argument("--frame-hidden", type=int, default=1024)
+    rescore.add_argument("--frame-epochs", type=int, default=4)
+    rescore.add_argument("--frame-noise", type=float, default=0.3, help="put on single frames")
+    rescore.add_argument("--prior", type=float, default=0.8,
                          help="of a class's log frequency, taken from what is unsure")  # fmt: skip
     rescore.add_argument("--validation", type=float, default=0.0, help="share of the packages")
     rescore.add_argument("--seed", type=int, default=0)

@@ -22,7 +22,7 @@ from tools.lite.released import AudioSetClips, Pairs, Released
 from tools.lite.run import student_of
 from tools.lite.shards import Sources, build_shards, gather_targets, score_windows, shard_folders
 from tools.lite.targets import read_corpus_targets, read_targets, write_targets
-from tools.lite.teacher import Teacher, convert_teacher, last_layer
+from tools.lite.teacher import Teacher, convert_teacher, last_layer, scores_of
 from tools.lite.windows import Windows, cut_windows
 
 __all__ = [
@@ -254,11 +254,18 @@ def fit_rescorer(options: Namespace) -> None:
     from tools.lite.measures import OnnxEmbedder
     from tools.lite.rescoring import RescoringConfig, fit_lite
 
-    config = RescoringConfig(
-        hidden=options.hidden,
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        noise=options.noise,
+    usual = RescoringConfig()
+    config = replace(
+        usual,
+        clips=replace(
+            usual.clips, hidden=options.hidden, epochs=options.epochs, noise=options.noise
+        ),
+        frames=replace(
+            usual.frames,
+            hidden=options.frame_hidden,
+            epochs=options.frame_epochs,
+            noise=options.frame_noise,
+        ),
         mixed=options.mixed,
         share=options.share,
         prior=options.prior,
@@ -267,8 +274,14 @@ def fit_rescorer(options: Namespace) -> None:
     )
     embedder: Path = options.embedder or bundled_model("lite").path
     digest = sha256_file(embedder)
+    teacher = _teacher(options.work, options.yamnet, options.threads)
+    layer = last_layer(options.work / "yamnet.onnx")
     clips = embed_shards(
-        options.work, OnnxEmbedder(embedder, threads=options.threads), digest, say=say
+        options.work,
+        OnnxEmbedder(embedder, threads=options.threads),
+        digest,
+        lambda embedding: scores_of(embedding, layer, teacher.columns),
+        say=say,
     )
     scorer = load_scorer(threads=options.threads)
     path = fit_lite(clips, scorer, digest, options.target, config, say=say)

@@ -15,9 +15,12 @@ from audiosearch.errors import DataError
 from audiosearch.storage import atomic_path, sha256_file
 from tools.lite.measures import Embed
 from tools.lite.shards import Shard, decode_log_mel, shard_folders
+from tools.lite.teacher import decode_embedding
 from tools.lite.windows import Windows
 
 __all__ = ["EmbeddedClips", "embed_shards"]
+
+Hear = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 _PATCHES_AT_ONCE = 2048
 
@@ -38,6 +41,8 @@ class EmbeddedClips:
         Whether it is a mix.
     group : int64 (clips,)
         Equal for clips whose first sound is of one package.
+    heard : uint8 (frames, 527)
+        The teacher's scores of each frame times 255; the frames of all clips in a row.
     """
 
     x: npt.NDArray[np.uint8]
@@ -45,9 +50,21 @@ class EmbeddedClips:
     target: npt.NDArray[np.uint8]
     mixed: npt.NDArray[np.bool_]
     group: npt.NDArray[np.int64]
+    heard: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def part(self, chosen: npt.NDArray[np.bool_]) -> EmbeddedClips:
+        """Return the clips that are chosen, (clips,)."""
+        return EmbeddedClips(
+            self.x[chosen],
+            self.n_frames[chosen],
+            self.target[chosen],
+            self.mixed[chosen],
+            self.group[chosen],
+            self.heard[np.repeat(chosen, self.n_frames)],
+        )
 
     def held_out(self, share: float) -> npt.NDArray[np.bool_]:
         """Tell which clips belong to the share of packages that is held out."""
@@ -57,7 +74,12 @@ class EmbeddedClips:
 
 
 def embed_shards(
-    work: Path, embed: Embed, digest: str, *, say: Callable[[str], None] = print
+    work: Path,
+    embed: Embed,
+    digest: str,
+    hear: Hear,
+    *,
+    say: Callable[[str], None] = print,
 ) -> EmbeddedClips:
     """Return the clips of all shards of a work folder, as an embedder sees them.
 
@@ -71,6 +93,8 @@ def embed_shards(
         The embedder.
     digest : str
         SHA-256 of its weights.
+    hear : callable
+        The teacher's last layer: its embeddings (n, 1024) to scores (n, 527).
     say : callable
         Called with a line a shard.
 
@@ -94,17 +118,28 @@ def embed_shards(
         name = f"{folder.name}-{sha256_file(folder / 'clips.npz')[:12]}-{digest[:12]}.npy"
         frames = _embedded(shard, embed, work / "embedded" / name, say)
         counts = np.minimum(np.diff(shard.start), CLIP_FRAMES)
+        kept = np.arange(CLIP_FRAMES) < counts[:, None]
+        rows = (shard.start[:-1, None] + np.arange(CLIP_FRAMES))[kept]
         x = np.zeros((len(shard), CLIP_FRAMES, FRAME_VALUES), np.uint8)
-        for row, count in enumerate(counts.tolist()):
-            x[row, :count] = frames[shard.start[row] : shard.start[row] + count]
+        x[kept] = frames[rows]
         # Clips of AudioSet stand behind the windows; each is a group of its own.
         source = shard.source
         inside = np.minimum(source, len(of_window) - 1)
         group = np.where(
             source < len(of_window), of_window[inside], len(known) + source - len(of_window)
         )
-        parts.append((x, counts, shard.target, np.full(len(shard), number >= clean), group))
+        mixed = np.full(len(shard), number >= clean)
+        parts.append((x, counts, shard.target, mixed, group, _heard(shard, rows, hear)))
     return EmbeddedClips(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _heard(shard: Shard, rows: npt.NDArray[np.int64], hear: Hear) -> npt.NDArray[np.uint8]:
+    """Return the teacher's scores of some patches of a shard, times 255."""
+    found = [
+        hear(decode_embedding(np.asarray(shard.embedding[rows[begin : begin + _PATCHES_AT_ONCE]])))
+        for begin in range(0, len(rows), _PATCHES_AT_ONCE)
+    ]
+    return np.rint(np.concatenate(found) * 255).astype(np.uint8)
 
 
 def _embedded(

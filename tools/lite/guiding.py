@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.labels import CLASS_COUNT
 from tools.lite.adaptation import AdaptationConfig, Material, Stage, as_tensors
 from tools.lite.batching import ClipBatch, clip_batches
 from tools.lite.network import build_adaptor
 from tools.lite.shards import Shard
-from tools.lite.teacher import EMBEDDING, Teacher, decode_embedding
+from tools.lite.teacher import EMBEDDING, Teacher, decode_embedding, scores_of
 
 __all__ = ["push", "train_guide"]
 
@@ -117,8 +116,6 @@ def push(
     share : float
         Share of clips.
     """
-    from scipy.special import expit
-
     kernel, bias = last_layer
     lengths = np.square(kernel).sum(axis=0)
     for clip in np.flatnonzero(batch.is_clip).tolist():
@@ -135,7 +132,4 @@ def push(
             values = np.clip(values, 0.0, _HIGHEST)
         batch.inputs[chosen] = values
         batch.is_patch[rows] = 0.0
-        scores = expit(batch.inputs[rows] @ kernel + bias)
-        heard = np.zeros(CLASS_COUNT, np.float32)
-        heard[columns] = scores.mean(axis=0)
-        batch.target[clip] = heard
+        batch.target[clip] = scores_of(batch.inputs[rows], last_layer, columns).mean(axis=0)

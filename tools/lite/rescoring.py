@@ -1,21 +1,23 @@
-"""The rescorer of the bundled embedder's clips: a small network on their scores and their frames.
+"""The rescorer of the bundled embedder's clips: small networks on their scores and their frames.
 
 The classifier was trained on released embeddings. What an embedder gets wrong, it gets wrong in its
 own way, and that can be learnt: from the shards' clips, embedded, and the teacher's tags of them.
 
-    logit = slope * classifier's calibrated logit + share * dense(relu(dense(features)))
+    clip  = slope * classifier's calibrated logit + share * dense(relu(dense(features)))
+    logit = (clip + logit of what single frames say) / 2
     score = sigmoid(logit - (prior * log frequency - number) * (1 - sigmoid(logit)))
 
 class by class. The features are the classifier's 527 logits, and mean, largest and smallest values
-of the clip's frames. Clips are drawn by the inverse root of how frequent their top class is, mixed
-ones more often. The embedder saw these sounds in its training, so their embeddings are better than
-those of new ones: noise is put on the features, and of what is learnt only a share counts.
+of the clip's frames; what single frames say is `tools.lite.frame_scores`. Clips are drawn by the
+inverse root of how frequent their top class is, mixed ones more often. The embedder saw these
+sounds in its training, so their embeddings are better than those of new ones: noise is put on the
+features, and of what is learnt from them only a share counts.
 
 Where little is known of a sound, a score tends to the frequency of its class among the tags, and
-"Music" and "Vehicle" stand before what the sound is. The last step takes a part of that back where
-a score is unsure (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021) and adds one
-number to all classes, so that scores are as high as before on the whole. The order of clips by one
-class stays.
+"Music" and "Vehicle" stand before what the sound is. The last step takes that back where a score is
+unsure (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021) and adds one number to
+all classes, so that scores are as high as before on the whole. The order of clips by one class
+stays.
 """
 
 from __future__ import annotations
@@ -36,11 +38,14 @@ from audiosearch.classifier.network import import_keras
 from audiosearch.classifier.rescoring import logits_of
 from audiosearch.classifier.rescoring_fit import write_rescorer
 from audiosearch.classifier.scorer import Scorer, classifier_identity
-from audiosearch.errors import InvalidArgumentError
+from audiosearch.datasets.packed import frame_mask
+from audiosearch.errors import DataError, InvalidArgumentError
 from audiosearch.labels import CLASS_COUNT
 from audiosearch.metrics import average_precision, macro_mean
 from audiosearch.models import bundled_model
 from tools.lite.embedded_clips import EmbeddedClips
+from tools.lite.fitting import FitConfig, fit, weights_of
+from tools.lite.frame_scores import FrameScores, train_frames
 
 __all__ = ["RescoringConfig", "Trained", "fit_lite", "train"]
 
@@ -50,6 +55,10 @@ _HEARD = 0.3  # from here on a teacher's tag counts as heard, where the order is
 _FEWEST = 3  # clips that a class is judged by
 _SMALL = 1e-6
 _RAREST = 1e-3  # mean tag that is added to each class's
+_STEEPEST = 4.0  # from here on the last step would turn the order of clips by a class around
+
+_CLIPS = FitConfig(hidden=512, epochs=14, batch=256, noise=0.5, dropout=0.5, input_dropout=0.2)
+_FRAMES = FitConfig(hidden=1024, epochs=4, batch=512, noise=0.3, dropout=0.4, input_dropout=0.1)
 
 _LICENCE = (
     "Apache-2.0. Fitted to embeddings of freely licensed recordings, and of clips of AudioSet, "
@@ -63,70 +72,55 @@ class RescoringConfig:
 
     Attributes
     ----------
-    hidden : int
-        Units of the hidden layer.
-    epochs : int
-        How often as many clips are drawn as there are.
-    batch : int
-        Clips of a step.
-    learning_rate : float
-        Peak; falls as a cosine.
-    weight_decay, dropout, input_dropout : float
-        What keeps the weights small.
-    noise : float
-        Deviation of what is added to the features, which are standardised.
+    clips, frames : FitConfig
+        Of what the clip says, and of what single frames say.
     mixed : float
         How much more often a mixed clip is drawn.
     share : float
-        How much of what is learnt counts, above 0, up to 1.
+        How much of what is learnt of clips counts, above 0, up to 1.
     prior : float
-        How much of a class's log frequency is taken from a score that is unsure, from 0 to 0.5.
+        How much of a class's log frequency is taken from a score that is unsure, from 0 to 1.
     validation : float
         Share of the packages that is held out, to compare settings.
     seed : int
         Seed of the first weights and of what is drawn.
     """
 
-    hidden: int = 512
-    epochs: int = 14
-    batch: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    dropout: float = 0.5
-    input_dropout: float = 0.2
-    noise: float = 0.5
+    clips: FitConfig = _CLIPS
+    frames: FitConfig = _FRAMES
     mixed: float = 3.0
     share: float = 0.75
-    prior: float = 0.4
+    prior: float = 0.8
     validation: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.hidden, self.epochs, self.batch) < 1 or not 0 < self.share <= 1:
+        if not 0 < self.share <= 1 or not 0 <= self.prior <= 1:
             raise InvalidArgumentError(
-                "hidden, epochs and batch must be at least 1, and share above 0 and up to 1."
+                f"share must be above 0 and up to 1 and prior from 0 to 1, not {self.share} and "
+                f"{self.prior}."
             )
-        if not 0 <= self.prior <= 0.5:
-            raise InvalidArgumentError(f"prior must be from 0 to 0.5, not {self.prior}.")
-        if not 0 <= self.validation < 1 or not self.mixed > 0 or self.noise < 0:
+        if not 0 <= self.validation < 1 or not self.mixed > 0:
             raise InvalidArgumentError(
-                "validation must be from 0 to less than 1, mixed above 0 and noise not below it."
+                "validation must be from 0 to less than 1, and mixed above 0."
             )
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What was learnt: ``slope * logits + relu(features @ first + first_bias) @ second + bias``.
-
-    Of a class's logit, `prior` is taken as far as the score is from 1.
+    """What was learnt.
 
     Attributes
     ----------
     slope : float32 (527,)
+        Of the classifier's logits.
     first, first_bias, second, bias : float32
-        (527 + 3 * 128, hidden), (hidden,), (hidden, 527), (527,).
+        Layers on the features: (527 + 3 * 128, hidden), (hidden,), (hidden, 527), (527,).
+    frames : FrameScores
+        What single frames say.
     prior : float32 (527,)
-        Above 0 for frequent classes, below it for rare ones.
+        What is taken of a class's logit as far as the score is from 1: above 0 for frequent
+        classes, below it for rare ones.
     """
 
     slope: Floats
@@ -134,12 +128,16 @@ class Trained:
     first_bias: Floats
     second: Floats
     bias: Floats
+    frames: FrameScores
     prior: Floats
 
-    def logits(self, features: Floats) -> Floats:
-        """Return better logits (n, 527) of `clip_features`."""
+    def logits(
+        self, features: Floats, x: npt.NDArray[np.uint8], n_frames: npt.NDArray[Any]
+    ) -> Floats:
+        """Return better logits (n, 527) of `clip_features` and the clips' frames."""
         hidden = np.maximum(features @ self.first + self.first_bias, 0)
-        found = self.slope * features[:, :CLASS_COUNT] + hidden @ self.second + self.bias
+        clip = self.slope * features[:, :CLASS_COUNT] + hidden @ self.second + self.bias
+        found = (clip + self.frames.logits(x, n_frames)) / 2
         result: Floats = found - self.prior / (1 + np.exp(found))
         return result
 
@@ -159,7 +157,8 @@ class Trained:
             graph.constant(self.bias),
         )
         own = graph.op("Mul", "logits", graph.constant(self.slope))
-        found = graph.op("Add", own, added)
+        both = graph.op("Add", graph.op("Add", own, added), self.frames.nodes(graph))
+        found = graph.op("Mul", both, graph.number(0.5))
         unsure = graph.op("Sigmoid", graph.op("Neg", found))
         taken = graph.op("Mul", unsure, graph.constant(self.prior))
         scores = graph.op("Sigmoid", graph.op("Sub", found, taken))
@@ -173,74 +172,76 @@ def clip_features(x: npt.NDArray[np.uint8], n_frames: npt.NDArray[Any], logits: 
 
 
 def train(
+    clips: EmbeddedClips,
     features: Floats,
-    target: npt.NDArray[np.uint8],
-    mixed: npt.NDArray[np.bool_],
     config: RescoringConfig,
     *,
     say: Callable[[str], None] = print,
 ) -> Trained:
-    """Learn what makes the teacher's tags of features.
+    """Learn what makes the teacher's tags of clips.
 
     The result is that of the seed, to the bit on one machine with one number of threads.
 
     Parameters
     ----------
+    clips : EmbeddedClips
+        What to learn from.
     features : float32 (clips, 527 + 3 * 128)
-        As `clip_features` returns them.
-    target : uint8 (clips, 527)
-        The teacher's tags times 255.
-    mixed : bool (clips,)
-        Whether a clip is a mix.
+        Of the same clips, as `clip_features` returns them.
     config : RescoringConfig
         Settings.
     say : callable
         Called with a line an epoch.
     """
+    weights = _weights(clips.target, clips.mixed, config.mixed)
+    by_frame = np.repeat(weights, clips.n_frames)
+    frames = train_frames(
+        clips.x[frame_mask(clips.n_frames) > 0],
+        clips.heard,
+        by_frame / by_frame.sum(),
+        config.frames,
+        seed=config.seed,
+        say=say,
+    )
     keras = import_keras()
     keras.utils.set_random_seed(config.seed)
-    random = np.random.default_rng(config.seed)
     mean, deviation = features.mean(axis=0), features.std(axis=0) + np.float32(_SMALL)
-    steps = max(1, len(features) // config.batch)
-    network = _network(keras, features.shape[1], config)
-    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps * config.epochs)
-    network.compile(
-        keras.optimizers.AdamW(rate, weight_decay=config.weight_decay),
-        keras.losses.BinaryCrossentropy(from_logits=True),
-    )
-    weights = _weights(target, mixed, config.mixed)
-    for epoch in range(1, config.epochs + 1):
-        losses = []
-        for _ in range(steps):
-            rows = random.choice(len(features), config.batch, p=weights)
-            standard = (features[rows] - mean) / deviation
-            noise = random.standard_normal(standard.shape, np.float32)
-            standard += np.float32(config.noise) * noise
-            truth = target[rows].astype(np.float32) / np.float32(255)
-            inputs = [standard, features[rows, :CLASS_COUNT]]
-            losses.append(float(network.train_on_batch(inputs, truth)))
-        say(f"epoch {epoch}: loss {np.mean(losses):.5f}")
-    first, first_bias, slope, second, bias = (
-        np.asarray(keras.ops.convert_to_numpy(weight), np.float64)
-        for layer in ("hidden", "slope", "added")
-        for weight in network.get_layer(layer).weights
-    )
+
+    def examples(rows: npt.NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+        truth = clips.target[rows].astype(np.float32) / np.float32(255)
+        return (features[rows] - mean) / deviation, features[rows, :CLASS_COUNT], truth
+
+    network = _network(keras, features.shape[1], config.clips)
+    random = np.random.default_rng(config.seed)
+    fit(network, examples, weights, config.clips, random, name="clips", say=say)
+    first, first_bias, slope, second, bias = weights_of(network, "hidden", "slope", "added")
     # What scales and moves the features becomes a part of the first layer; the share, of the last.
     first = first / deviation[:, None]
     first_bias = first_bias - mean @ first
     share = config.share
-    none = np.zeros(CLASS_COUNT)
-    found = [1 + share * (slope - 1), first, first_bias, share * second, share * bias, none]
-    plain = Trained(*(array.astype(np.float32) for array in found))
-    log_frequency = np.log(target.mean(axis=0) / 255 + _RAREST)
-    prior = balanced_prior(plain.logits(features), config.prior * log_frequency)
-    return replace(plain, prior=prior)
+    plain = Trained(
+        slope=(1 + share * (slope - 1)).astype(np.float32),
+        first=first.astype(np.float32),
+        first_bias=first_bias.astype(np.float32),
+        second=(share * second).astype(np.float32),
+        bias=(share * bias).astype(np.float32),
+        frames=frames,
+        prior=np.zeros(CLASS_COUNT, np.float32),
+    )
+    log_frequency = np.log(clips.target.mean(axis=0) / 255 + _RAREST)
+    logits = plain.logits(features, clips.x, clips.n_frames)
+    return replace(plain, prior=balanced_prior(logits, config.prior * log_frequency))
 
 
 def balanced_prior(logits: Floats, prior: npt.NDArray[np.float64]) -> Floats:
     """Return what is taken from each class, float32 (527,): `prior` and a number for all classes.
 
     With it, scores of the clips are as high as before, on the whole.
+
+    Raises
+    ------
+    DataError
+        When it would turn the order of clips by a class around.
     """
     unsure = 1 / (1 + np.exp(logits))
     wanted = (1 - unsure).sum()
@@ -250,10 +251,13 @@ def balanced_prior(logits: Floats, prior: npt.NDArray[np.float64]) -> Floats:
         return float((1 / (1 + np.exp(taken - logits))).sum() - wanted)
 
     number = brentq(excess, prior.min() - 1, prior.max() + 1, xtol=1e-6)
-    return (prior - number).astype(np.float32)
+    taken = (prior - number).astype(np.float32)
+    if taken.min() <= -_STEEPEST:
+        raise DataError("Classes are too rare for this prior: take a smaller one.")
+    return taken
 
 
-def _network(keras: Any, size: int, config: RescoringConfig) -> Any:
+def _network(keras: Any, size: int, config: FitConfig) -> Any:
     """Return the network; it begins as what leaves the classifier's logits as they are."""
     layers = keras.layers
     features = keras.Input((size,), name="features")
@@ -314,15 +318,13 @@ def fit_lite(
     features = clip_features(clips.x, clips.n_frames, logits)
     held_out = clips.held_out(config.validation)
     used = ~held_out
-    trained = train(features[used], clips.target[used], clips.mixed[used], config, say=say)
+    trained = train(clips.part(used), features[used], config, say=say)
     held_out &= ~clips.mixed
     if held_out.any():
-        truth = clips.target[held_out]
-        for name, found in (
-            ("calibrated", logits[held_out]),
-            ("rescored", trained.logits(features[held_out])),
-        ):
-            say(f"held-out packages, {name}: {_judged(truth, found)}")
+        part = clips.part(held_out)
+        rescored = trained.logits(features[held_out], part.x, part.n_frames)
+        for name, found in (("calibrated", logits[held_out]), ("rescored", rescored)):
+            say(f"held-out packages, {name}: {_judged(part.target, found)}")
     facts = {
         "classifier_identity": classifier_identity(bundled_model("classifier")),
         "embedder": "lite",

@@ -30,6 +30,7 @@ __all__ = [
     "decode_embedding",
     "encode_embedding",
     "last_layer",
+    "scores_of",
 ]
 
 EMBEDDING = 1024
@@ -89,6 +90,28 @@ class Teacher:
             embedding[rows], its_scores = self._session.run(["embedding", "scores"], inputs)
             scores[rows, self.columns] = its_scores
         return embedding, scores
+
+
+def scores_of(
+    embedding: Floats, layer: tuple[Floats, Floats], columns: npt.NDArray[np.intp]
+) -> Floats:
+    """Return what the teacher's last layer says of embeddings (n, 1024), float32 (n, 527).
+
+    Parameters
+    ----------
+    embedding : float32 (n, 1024)
+        The teacher's, or what could be one.
+    layer : tuple
+        As `last_layer` gives it.
+    columns : (521,)
+        Our column of each of the teacher's classes.
+    """
+    from scipy.special import expit
+
+    kernel, bias = layer
+    scores = np.zeros((len(embedding), CLASS_COUNT), np.float32)
+    scores[:, columns] = expit(embedding @ kernel + bias)
+    return scores
 
 
 def its_log_mel(log_mel: Floats) -> Floats:

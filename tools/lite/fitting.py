@@ -1,0 +1,110 @@
+"""How a network of one hidden layer is fitted to scores: settings, and the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.classifier.network import import_keras
+from audiosearch.errors import InvalidArgumentError
+
+__all__ = ["FitConfig", "fit", "weights_of"]
+
+Examples = Callable[[npt.NDArray[np.int64]], tuple[npt.NDArray[np.float32], Any, Any]]
+"""Rows to standardised values (n, size), what else the network reads, and scores (n, 527)."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of a fit.
+
+    Attributes
+    ----------
+    hidden : int
+        Units of the hidden layer.
+    epochs : int
+        How often as many examples are drawn as there are.
+    batch : int
+        Examples of a step.
+    noise : float
+        Deviation of what is added to the values, which are standardised.
+    dropout, input_dropout, weight_decay : float
+        What keeps the weights small.
+    learning_rate : float
+        Peak; falls as a cosine.
+    """
+
+    hidden: int
+    epochs: int
+    batch: int
+    noise: float
+    dropout: float
+    input_dropout: float
+    weight_decay: float = 1e-2
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if min(self.hidden, self.epochs, self.batch) < 1 or self.noise < 0:
+            raise InvalidArgumentError(
+                "hidden, epochs and batch must be at least 1, and noise not below 0."
+            )
+
+
+def fit(
+    network: Any,
+    examples: Examples,
+    weights: npt.NDArray[np.float64],
+    config: FitConfig,
+    random: np.random.Generator,
+    *,
+    name: str,
+    say: Callable[[str], None],
+) -> None:
+    """Fit a network to scores by their cross-entropy.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Its outputs are logits.
+    examples : callable
+        Examples by their rows.
+    weights : float64 (rows,)
+        How often each row is drawn, sum 1.
+    config : FitConfig
+        Settings.
+    random : numpy.random.Generator
+        What is drawn from.
+    name : str
+        What the examples are called.
+    say : callable
+        Called with a line an epoch.
+    """
+    keras = import_keras()
+    steps = max(1, len(weights) // config.batch)
+    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps * config.epochs)
+    network.compile(
+        keras.optimizers.AdamW(rate, weight_decay=config.weight_decay),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+    )
+    for epoch in range(1, config.epochs + 1):
+        losses = []
+        for rows in random.choice(len(weights), (steps, config.batch), p=weights):
+            values, others, truth = examples(rows)
+            values += np.float32(config.noise) * random.standard_normal(values.shape, np.float32)
+            inputs = values if others is None else [values, others]
+            losses.append(float(network.train_on_batch(inputs, truth)))
+        say(f"{name}, epoch {epoch}: loss {np.mean(losses):.5f}")
+
+
+def weights_of(network: Any, *layers: str) -> list[npt.NDArray[np.float64]]:
+    """Return the weights of a network's layers, one after another."""
+    keras = import_keras()
+    return [
+        np.asarray(keras.ops.convert_to_numpy(weight), np.float64)
+        for layer in layers
+        for weight in network.get_layer(layer).weights
+    ]

@@ -1,0 +1,130 @@
+"""What single frames say of their clip: a small network that answers frames as the teacher does.
+
+A rescorer that reads a clip's mean, largest and smallest values learns from a tag a clip. The
+teacher says more: it scores every patch. This network learns that, frame by frame, and a clip's
+score is the mean over its frames.
+
+    score = mean over frames of sigmoid(dense(relu(dense(frame))))
+
+Frames are drawn by the inverse root of how frequent their clip's top class is, and the embedder saw
+these sounds in its training, so noise is put on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audiosearch.classifier.clip_statistics import ClipNodes
+from audiosearch.classifier.network import import_keras
+from audiosearch.datasets.packed import FRAME_VALUES, frame_mask
+from audiosearch.embedders.base import dequantize
+from audiosearch.labels import CLASS_COUNT
+from tools.lite.fitting import FitConfig, fit, weights_of
+
+__all__ = ["FrameScores", "train_frames"]
+
+Floats = npt.NDArray[np.float32]
+
+_SMALL = 1e-6
+_ALWAYS = 1e-4  # mean score that is added to each class's
+
+
+@dataclass(frozen=True)
+class FrameScores:
+    """What was learnt.
+
+    Attributes
+    ----------
+    first, first_bias, second, bias : float32
+        (128, hidden), (hidden,), (hidden, 527), (527,); for values ``(uint8 - 128) / 128``.
+    """
+
+    first: Floats
+    first_bias: Floats
+    second: Floats
+    bias: Floats
+
+    def logits(self, x: npt.NDArray[np.uint8], n_frames: npt.NDArray[Any]) -> Floats:
+        """Return the logits of clips' scores, float32 (n, 527), of frames uint8 (n, 10, 128)."""
+        mask = frame_mask(n_frames) > 0
+        hidden = np.maximum(dequantize(x[mask]) @ self.first + self.first_bias, 0)
+        heard = 1 / (1 + np.exp(-(hidden @ self.second + self.bias)))
+        total = np.add.reduceat(heard, np.concatenate([[0], np.cumsum(n_frames)[:-1]]))
+        mean = total / np.asarray(n_frames)[:, None]
+        result: Floats = (np.log(mean + _SMALL) - np.log1p(_SMALL - mean)).astype(np.float32)
+        return result
+
+    def nodes(self, graph: ClipNodes) -> str:
+        """Add it to a rescorer's graph and return the name of its logits."""
+        hidden = graph.op("MatMul", "frames", graph.constant(self.first))
+        hidden = graph.op("Relu", graph.op("Add", hidden, graph.constant(self.first_bias)))
+        found = graph.op("MatMul", hidden, graph.constant(self.second))
+        heard = graph.op("Sigmoid", graph.op("Add", found, graph.constant(self.bias)))
+        mean = graph.mean(heard)
+        against = graph.op("Sub", graph.number(1 + _SMALL), mean)
+        odds = graph.op("Div", graph.op("Add", mean, graph.number(_SMALL)), against)
+        return graph.op("Log", odds)
+
+
+def train_frames(
+    frames: npt.NDArray[np.uint8],
+    heard: npt.NDArray[np.uint8],
+    weights: npt.NDArray[np.float64],
+    config: FitConfig,
+    *,
+    seed: int,
+    say: Callable[[str], None] = print,
+) -> FrameScores:
+    """Learn what the teacher says of each frame.
+
+    The result is that of the seed, to the bit on one machine with one number of threads.
+
+    Parameters
+    ----------
+    frames : uint8 (frames, 128)
+        Embedding frames.
+    heard : uint8 (frames, 527)
+        The teacher's scores of the same patches times 255.
+    weights : float64 (frames,)
+        How often each is drawn, sum 1.
+    config : FitConfig
+        Settings.
+    seed : int
+        Seed of the first weights and of what is drawn.
+    say : callable
+        Called with a line an epoch.
+    """
+    keras = import_keras()
+    keras.utils.set_random_seed(seed)
+    # Not one float32 array of all frames: there are hundreds of thousands.
+    mean = (frames.mean(axis=0) - 128) / 128
+    deviation = frames.std(axis=0) / 128 + _SMALL
+
+    def examples(rows: npt.NDArray[np.int64]) -> tuple[Floats, None, Floats]:
+        values = ((dequantize(frames[rows]) - mean) / deviation).astype(np.float32)
+        return values, None, heard[rows].astype(np.float32) / np.float32(255)
+
+    network = _network(keras, config)
+    share = heard.mean(axis=0) / 255 + _ALWAYS
+    network.get_layer("scores").bias.assign(np.log(share / (1 - share)).astype(np.float32))
+    random = np.random.default_rng(seed)
+    fit(network, examples, weights, config, random, name="frames", say=say)
+    first, first_bias, second, bias = weights_of(network, "hidden", "scores")
+    # What scales and moves the values becomes a part of the first layer.
+    first = first / deviation[:, None]
+    first_bias = first_bias - mean @ first
+    return FrameScores(*(a.astype(np.float32) for a in (first, first_bias, second, bias)))
+
+
+def _network(keras: Any, config: FitConfig) -> Any:
+    layers = keras.layers
+    frame = keras.Input((FRAME_VALUES,), name="frame")
+    hidden = layers.Dropout(config.input_dropout)(frame)
+    hidden = layers.Dense(config.hidden, activation="relu", name="hidden")(hidden)
+    hidden = layers.Dropout(config.dropout)(hidden)
+    return keras.Model(frame, layers.Dense(CLASS_COUNT, name="scores")(hidden))
