@@ -101,7 +101,9 @@ def test_scores_depend_neither_on_the_clips_beside_them_nor_on_threads(name: str
     assert together.dtype == np.float32
     assert together.min() >= 0
     assert together.max() <= 1
-    threaded = Rescorer(bundled_model(name), threads=3)
+    for threads in (2, 3):
+        threaded = Rescorer(bundled_model(name), threads=threads)
+        assert (threaded.rescore(scores, x, n_frames) == together).all()
     for row in (0, 33, 69):
         alone = threaded.rescore(scores[[row]], x[[row]], n_frames[[row]])
         assert (alone[0] == together[row]).all()

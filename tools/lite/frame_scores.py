@@ -32,6 +32,7 @@ Floats = npt.NDArray[np.float32]
 
 _SMALL = 1e-6
 _ALWAYS = 1e-4  # mean score that is added to each class's
+_CLIPS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -51,24 +52,27 @@ class FrameScores:
 
     def logits(self, x: npt.NDArray[np.uint8], n_frames: npt.NDArray[Any]) -> Floats:
         """Return the logits of clips' scores, float32 (n, 527), of frames uint8 (n, 10, 128)."""
-        mask = frame_mask(n_frames) > 0
-        hidden = np.maximum(dequantize(x[mask]) @ self.first + self.first_bias, 0)
-        heard = 1 / (1 + np.exp(-(hidden @ self.second + self.bias)))
-        total = np.add.reduceat(heard, np.concatenate([[0], np.cumsum(n_frames)[:-1]]))
-        mean = total / np.asarray(n_frames)[:, None]
-        result: Floats = (np.log(mean + _SMALL) - np.log1p(_SMALL - mean)).astype(np.float32)
+        counts = np.asarray(n_frames)
+        result = np.empty((len(x), CLASS_COUNT), np.float32)
+        for begin in range(0, len(x), _CLIPS_AT_ONCE):
+            rows = slice(begin, begin + _CLIPS_AT_ONCE)
+            frames = dequantize(x[rows][frame_mask(counts[rows]) > 0])
+            hidden = np.maximum(frames @ self.first + self.first_bias, 0)
+            heard = 1 / (1 + np.exp(-(hidden @ self.second + self.bias)))
+            starts = np.cumsum(counts[rows]) - counts[rows]
+            mean = np.add.reduceat(heard, starts) / counts[rows][:, None]
+            result[rows] = np.log(mean + _SMALL) - np.log1p(_SMALL - mean)
         return result
 
     def nodes(self, graph: ClipNodes) -> str:
-        """Add it to a rescorer's graph and return the name of its logits."""
+        """Add it to a rescorer's graph and return the name of its scores' odds, (n, 527)."""
         hidden = graph.op("MatMul", "frames", graph.constant(self.first))
         hidden = graph.op("Relu", graph.op("Add", hidden, graph.constant(self.first_bias)))
         found = graph.op("MatMul", hidden, graph.constant(self.second))
         heard = graph.op("Sigmoid", graph.op("Add", found, graph.constant(self.bias)))
         mean = graph.mean(heard)
         against = graph.op("Sub", graph.number(1 + _SMALL), mean)
-        odds = graph.op("Div", graph.op("Add", mean, graph.number(_SMALL)), against)
-        return graph.op("Log", odds)
+        return graph.op("Div", graph.op("Add", mean, graph.number(_SMALL)), against)
 
 
 def train_frames(

@@ -157,11 +157,15 @@ class Trained:
             graph.constant(self.bias),
         )
         own = graph.op("Mul", "logits", graph.constant(self.slope))
-        both = graph.op("Add", graph.op("Add", own, added), self.frames.nodes(graph))
-        found = graph.op("Mul", both, graph.number(0.5))
-        unsure = graph.op("Sigmoid", graph.op("Neg", found))
-        taken = graph.op("Mul", unsure, graph.constant(self.prior))
-        scores = graph.op("Sigmoid", graph.op("Sub", found, taken))
+        # In odds, not in logits: ONNX Runtime's Log is not the same to the bit in any number of
+        # threads.
+        half = graph.op("Mul", graph.op("Add", own, added), graph.number(0.5))
+        root = graph.op("Sqrt", self.frames.nodes(graph))
+        odds = graph.op("Mul", graph.op("Exp", half), root)
+        one = graph.number(1)
+        unsure = graph.op("Div", one, graph.op("Add", odds, one))
+        taken = graph.op("Exp", graph.op("Mul", unsure, graph.constant(self.prior)))
+        scores = graph.op("Div", odds, graph.op("Add", odds, taken))
         return graph.rescorer(scores, CLASS_COUNT)
 
 
