@@ -85,6 +85,11 @@ def wait(browser: Chrome, condition: Callable[[], object], seconds: float = 20) 
     waiting.until(lambda _: condition())
 
 
+def wait_for_focus(browser: Chrome, name: str) -> None:
+    """Wait until the field with this id has the focus: browsers give it after the page loaded."""
+    wait(browser, lambda: browser.switch_to.active_element.get_attribute("id") == name)
+
+
 def listening(library: object) -> str:
     """Serve a library in a thread that ends with the test run; return its URL without a slash."""
     ready = threading.Event()

@@ -20,6 +20,7 @@ from browser_fixtures import (
     scheme,
     start_browser,
     wait,
+    wait_for_focus,
 )
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -59,7 +60,7 @@ def test_search_and_play_a_video_that_nothing_was_asked_for_before(
     browser: Chrome, scripted: str
 ) -> None:
     browser.get(scripted + "/")
-    assert browser.switch_to.active_element.get_attribute("id") == "q"
+    wait_for_focus(browser, "q")
     browser.switch_to.active_element.send_keys("Car", Keys.ENTER)
     wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, ".hit"))
     assert browser.current_url == scripted + "/?q=Car"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from axe_core_python.selenium import Axe
-from browser_fixtures import listening, resize, scheme, start_browser, wait
+from browser_fixtures import listening, resize, scheme, start_browser, wait, wait_for_focus
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -101,7 +101,7 @@ def test_user_signs_in_and_out_by_keyboard(browser: Chrome, tmp_path: Path) -> N
     add_user(tmp_path / "users", "ada", "a long password")
     with served(ScriptedLibrary([video(1)]), port=0, users=tmp_path / "users") as url:
         browser.get(f"{url}?q=Car")
-        assert browser.switch_to.active_element.get_attribute("id") == "user"
+        wait_for_focus(browser, "user")
         assert Axe().run(browser)["violations"] == []
         browser.switch_to.active_element.send_keys("ada", Keys.TAB)
         browser.switch_to.active_element.send_keys("a long password", Keys.ENTER)
