@@ -240,7 +240,8 @@ def test_a_rescorer_is_learnt_and_is_the_same_graph(embedded, tmp_path):
 
     short = rescoring_config(epochs=2)
     one, two = (rescoring.train(embedded, features, short, say=said.append) for _ in range(2))
-    np.testing.assert_allclose(one.second, two.second, atol=1e-5)
+    np.testing.assert_allclose(one.clip.second, two.clip.second, atol=1e-5)
+    np.testing.assert_allclose(one.frames.layers.first, two.frames.layers.first, atol=1e-5)
     # Where nothing learnt of clips counts, it is between the classifier and what frames say.
     none = rescoring_config(share=1e-9, epochs=1, prior=0)
     same = rescoring.train(embedded, features, none, say=said.append)

@@ -1,4 +1,4 @@
-"""How a network of one hidden layer is fitted to scores: settings, and the steps."""
+"""Networks of one hidden layer: how they are fitted to scores, and what is left of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.classifier.network import import_keras
+from audiosearch.classifier.nodes import Nodes
 from audiosearch.errors import InvalidArgumentError
 
-__all__ = ["FitConfig", "fit", "weights_of"]
+__all__ = ["FitConfig", "Layers", "fit", "hidden_layer", "weights_of"]
 
-Examples = Callable[[npt.NDArray[np.int64]], tuple[npt.NDArray[np.float32], Any, Any]]
+Floats = npt.NDArray[np.float32]
+
+Examples = Callable[[npt.NDArray[np.int64]], tuple[Floats, Any, Any]]
 """Rows to standardised values (n, size), what else the network reads, and scores (n, 527)."""
 
 
@@ -50,8 +53,66 @@ class FitConfig:
     def __post_init__(self) -> None:
         if min(self.hidden, self.epochs, self.batch) < 1 or self.noise < 0:
             raise InvalidArgumentError(
-                "hidden, epochs and batch must be at least 1, and noise not below 0."
+                "hidden, epochs and batch must be at least 1, and noise not below 0; they are "
+                f"{self.hidden}, {self.epochs}, {self.batch} and {self.noise}."
             )
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Two dense layers, with ReLU between them.
+
+    Attributes
+    ----------
+    first, first_bias, second, bias : float32
+        (size, hidden), (hidden,), (hidden, 527), (527,).
+    """
+
+    first: Floats
+    first_bias: Floats
+    second: Floats
+    bias: Floats
+
+    @classmethod
+    def of(
+        cls,
+        network: Any,
+        last: str,
+        *,
+        mean: npt.NDArray[np.floating],
+        deviation: npt.NDArray[np.floating],
+        share: float = 1.0,
+    ) -> Layers:
+        """Return a network's ``hidden`` layer and the one named `last`.
+
+        What scales and moves the values becomes a part of the first layer; `share`, by which the
+        result is multiplied, of the last.
+        """
+        first, first_bias, second, bias = weights_of(network, "hidden", last)
+        first = first / deviation[:, None]
+        found = (first, first_bias - mean @ first, share * second, share * bias)
+        return cls(*(weights.astype(np.float32) for weights in found))
+
+    def apply(self, values: Floats) -> Floats:
+        """Return what they make of values (n, size), float32 (n, 527)."""
+        hidden = np.maximum(values @ self.first + self.first_bias, 0)
+        result: Floats = hidden @ self.second + self.bias
+        return result
+
+    def nodes(self, graph: Nodes, values: str) -> str:
+        """Add them to a graph and return the name of what they make of values (..., size)."""
+        hidden = graph.op("MatMul", values, graph.constant(self.first))
+        hidden = graph.op("Relu", graph.op("Add", hidden, graph.constant(self.first_bias)))
+        found = graph.op("MatMul", hidden, graph.constant(self.second))
+        return graph.op("Add", found, graph.constant(self.bias))
+
+
+def hidden_layer(values: Any, config: FitConfig) -> Any:
+    """Return the layer called ``hidden``, with dropout before and behind it."""
+    layers = import_keras().layers
+    values = layers.Dropout(config.input_dropout)(values)
+    values = layers.Dense(config.hidden, activation="relu", name="hidden")(values)
+    return layers.Dropout(config.dropout)(values)
 
 
 def fit(

@@ -24,7 +24,7 @@ from audiosearch.classifier.network import import_keras
 from audiosearch.datasets.packed import FRAME_VALUES, frame_mask
 from audiosearch.embedders.base import dequantize
 from audiosearch.labels import CLASS_COUNT
-from tools.lite.fitting import FitConfig, fit, weights_of
+from tools.lite.fitting import FitConfig, Layers, fit, hidden_layer
 
 __all__ = ["FrameScores", "train_frames"]
 
@@ -41,14 +41,11 @@ class FrameScores:
 
     Attributes
     ----------
-    first, first_bias, second, bias : float32
-        (128, hidden), (hidden,), (hidden, 527), (527,); for values ``(uint8 - 128) / 128``.
+    layers : Layers
+        For the values ``(uint8 - 128) / 128`` of a frame.
     """
 
-    first: Floats
-    first_bias: Floats
-    second: Floats
-    bias: Floats
+    layers: Layers
 
     def logits(self, x: npt.NDArray[np.uint8], n_frames: npt.NDArray[Any]) -> Floats:
         """Return the logits of clips' scores, float32 (n, 527), of frames uint8 (n, 10, 128)."""
@@ -57,8 +54,7 @@ class FrameScores:
         for begin in range(0, len(x), _CLIPS_AT_ONCE):
             rows = slice(begin, begin + _CLIPS_AT_ONCE)
             frames = dequantize(x[rows][frame_mask(counts[rows]) > 0])
-            hidden = np.maximum(frames @ self.first + self.first_bias, 0)
-            heard = 1 / (1 + np.exp(-(hidden @ self.second + self.bias)))
+            heard = 1 / (1 + np.exp(-self.layers.apply(frames)))
             starts = np.cumsum(counts[rows]) - counts[rows]
             mean = np.add.reduceat(heard, starts) / counts[rows][:, None]
             result[rows] = np.log(mean + _SMALL) - np.log1p(_SMALL - mean)
@@ -66,11 +62,7 @@ class FrameScores:
 
     def nodes(self, graph: ClipNodes) -> str:
         """Add it to a rescorer's graph and return the name of its scores' odds, (n, 527)."""
-        hidden = graph.op("MatMul", "frames", graph.constant(self.first))
-        hidden = graph.op("Relu", graph.op("Add", hidden, graph.constant(self.first_bias)))
-        found = graph.op("MatMul", hidden, graph.constant(self.second))
-        heard = graph.op("Sigmoid", graph.op("Add", found, graph.constant(self.bias)))
-        mean = graph.mean(heard)
+        mean = graph.mean(graph.op("Sigmoid", self.layers.nodes(graph, "frames")))
         against = graph.op("Sub", graph.number(1 + _SMALL), mean)
         return graph.op("Div", graph.op("Add", mean, graph.number(_SMALL)), against)
 
@@ -113,22 +105,12 @@ def train_frames(
         values = ((dequantize(frames[rows]) - mean) / deviation).astype(np.float32)
         return values, None, heard[rows].astype(np.float32) / np.float32(255)
 
-    network = _network(keras, config)
+    frame = keras.Input((FRAME_VALUES,), name="frame")
+    hidden = hidden_layer(frame, config)
+    scores = keras.layers.Dense(CLASS_COUNT, name="scores")
+    network = keras.Model(frame, scores(hidden))
     share = heard.mean(axis=0) / 255 + _ALWAYS
-    network.get_layer("scores").bias.assign(np.log(share / (1 - share)).astype(np.float32))
+    scores.bias.assign(np.log(share / (1 - share)).astype(np.float32))
     random = np.random.default_rng(seed)
     fit(network, examples, weights, config, random, name="frames", say=say)
-    first, first_bias, second, bias = weights_of(network, "hidden", "scores")
-    # What scales and moves the values becomes a part of the first layer.
-    first = first / deviation[:, None]
-    first_bias = first_bias - mean @ first
-    return FrameScores(*(a.astype(np.float32) for a in (first, first_bias, second, bias)))
-
-
-def _network(keras: Any, config: FitConfig) -> Any:
-    layers = keras.layers
-    frame = keras.Input((FRAME_VALUES,), name="frame")
-    hidden = layers.Dropout(config.input_dropout)(frame)
-    hidden = layers.Dense(config.hidden, activation="relu", name="hidden")(hidden)
-    hidden = layers.Dropout(config.dropout)(hidden)
-    return keras.Model(frame, layers.Dense(CLASS_COUNT, name="scores")(hidden))
+    return FrameScores(Layers.of(network, "scores", mean=mean, deviation=deviation))

@@ -44,7 +44,7 @@ from audiosearch.labels import CLASS_COUNT
 from audiosearch.metrics import average_precision, macro_mean
 from audiosearch.models import bundled_model
 from tools.lite.embedded_clips import EmbeddedClips
-from tools.lite.fitting import FitConfig, fit, weights_of
+from tools.lite.fitting import FitConfig, Layers, fit, hidden_layer, weights_of
 from tools.lite.frame_scores import FrameScores, train_frames
 
 __all__ = ["RescoringConfig", "Trained", "fit_lite", "train"]
@@ -102,7 +102,8 @@ class RescoringConfig:
             )
         if not 0 <= self.validation < 1 or not self.mixed > 0:
             raise InvalidArgumentError(
-                "validation must be from 0 to less than 1, and mixed above 0."
+                f"validation must be from 0 to less than 1 and mixed above 0, not "
+                f"{self.validation} and {self.mixed}."
             )
 
 
@@ -114,8 +115,8 @@ class Trained:
     ----------
     slope : float32 (527,)
         Of the classifier's logits.
-    first, first_bias, second, bias : float32
-        Layers on the features: (527 + 3 * 128, hidden), (hidden,), (hidden, 527), (527,).
+    clip : Layers
+        On the features, 527 + 3 * 128.
     frames : FrameScores
         What single frames say.
     prior : float32 (527,)
@@ -124,10 +125,7 @@ class Trained:
     """
 
     slope: Floats
-    first: Floats
-    first_bias: Floats
-    second: Floats
-    bias: Floats
+    clip: Layers
     frames: FrameScores
     prior: Floats
 
@@ -135,8 +133,7 @@ class Trained:
         self, features: Floats, x: npt.NDArray[np.uint8], n_frames: npt.NDArray[Any]
     ) -> Floats:
         """Return better logits (n, 527) of `clip_features` and the clips' frames."""
-        hidden = np.maximum(features @ self.first + self.first_bias, 0)
-        clip = self.slope * features[:, :CLASS_COUNT] + hidden @ self.second + self.bias
+        clip = self.slope * features[:, :CLASS_COUNT] + self.clip.apply(features)
         found = (clip + self.frames.logits(x, n_frames)) / 2
         result: Floats = found - self.prior / (1 + np.exp(found))
         return result
@@ -147,19 +144,11 @@ class Trained:
         joined = graph.op(
             "Concat", "logits", graph.mean("frames"), graph.largest(), graph.smallest(), axis=1
         )
-        dense = graph.op(
-            "Gemm", joined, graph.constant(self.first), graph.constant(self.first_bias)
-        )
-        added = graph.op(
-            "Gemm",
-            graph.op("Relu", dense),
-            graph.constant(self.second),
-            graph.constant(self.bias),
-        )
         own = graph.op("Mul", "logits", graph.constant(self.slope))
+        clip = graph.op("Add", own, self.clip.nodes(graph, joined))
         # In odds, not in logits: ONNX Runtime's Log is not the same to the bit in any number of
         # threads.
-        half = graph.op("Mul", graph.op("Add", own, added), graph.number(0.5))
+        half = graph.op("Mul", clip, graph.number(0.5))
         root = graph.op("Sqrt", self.frames.nodes(graph))
         odds = graph.op("Mul", graph.op("Exp", half), root)
         one = graph.number(1)
@@ -218,17 +207,11 @@ def train(
     network = _network(keras, features.shape[1], config.clips)
     random = np.random.default_rng(config.seed)
     fit(network, examples, weights, config.clips, random, name="clips", say=say)
-    first, first_bias, slope, second, bias = weights_of(network, "hidden", "slope", "added")
-    # What scales and moves the features becomes a part of the first layer; the share, of the last.
-    first = first / deviation[:, None]
-    first_bias = first_bias - mean @ first
+    (slope,) = weights_of(network, "slope")
     share = config.share
     plain = Trained(
         slope=(1 + share * (slope - 1)).astype(np.float32),
-        first=first.astype(np.float32),
-        first_bias=first_bias.astype(np.float32),
-        second=(share * second).astype(np.float32),
-        bias=(share * bias).astype(np.float32),
+        clip=Layers.of(network, "added", mean=mean, deviation=deviation, share=share),
         frames=frames,
         prior=np.zeros(CLASS_COUNT, np.float32),
     )
@@ -257,7 +240,10 @@ def balanced_prior(logits: Floats, prior: npt.NDArray[np.float64]) -> Floats:
     number = brentq(excess, prior.min() - 1, prior.max() + 1, xtol=1e-6)
     taken = (prior - number).astype(np.float32)
     if taken.min() <= -_STEEPEST:
-        raise DataError("Classes are too rare for this prior: take a smaller one.")
+        raise DataError(
+            "A class is so rare that the step would turn the order of clips by it around: take a "
+            "smaller --prior."
+        )
     return taken
 
 
@@ -266,10 +252,9 @@ def _network(keras: Any, size: int, config: FitConfig) -> Any:
     layers = keras.layers
     features = keras.Input((size,), name="features")
     logits = keras.Input((CLASS_COUNT,), name="logits")
-    hidden = layers.Dropout(config.input_dropout)(features)
-    hidden = layers.Dense(config.hidden, activation="relu", name="hidden")(hidden)
-    hidden = layers.Dropout(config.dropout)(hidden)
-    added = layers.Dense(CLASS_COUNT, kernel_initializer="zeros", name="added")(hidden)
+    added = layers.Dense(CLASS_COUNT, kernel_initializer="zeros", name="added")(
+        hidden_layer(features, config)
+    )
     own = layers.EinsumDense("bc,c->bc", (CLASS_COUNT,), kernel_initializer="ones", name="slope")
     return keras.Model([features, logits], layers.Add()([own(logits), added]))
 
