@@ -7,7 +7,9 @@ import struct
 import sys
 import tarfile
 import wave
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from conftest import REPOSITORY, write_packed
@@ -34,7 +36,9 @@ from tools.lite.targets import read_targets, write_targets
 from tools.lite.windows import Windows, cut_windows
 
 RATE = 16000
-STUDENT = StudentConfig(channels=4, depths=(1, 1), block="full", features=16, hidden=(12,))
+STUDENT = StudentConfig(
+    channels=(4, 6, 8, 8), depths=(1, 0, 1, 1), inner=(0, 0, 4, 0), hidden=(12,)
+)
 
 
 def arrays(values) -> np.ndarray:
@@ -109,6 +113,16 @@ class StubTeacher:
         scores[np.arange(len(log_mel)), 100 + bands.argmax(axis=1)] = 0.8
         return embedding, scores
 
+    def maps(self, log_mel: np.ndarray) -> tuple[np.ndarray, ...]:
+        """How loud each place is, in every channel; the last one has the embedding everywhere."""
+        tiles = np.maximum(log_mel.reshape(-1, 12, 8, 8, 8).mean(axis=(2, 4)) + 4.6, 0)
+        near = np.repeat(tiles[..., None], 256, axis=3)
+        wider = tiles.reshape(-1, 6, 2, 4, 2).mean(axis=(2, 4))
+        middle = np.repeat(wider[..., None], 512, axis=3)
+        embedding = self.answer(log_mel)[0]
+        far = np.broadcast_to(embedding[:, None, None], (len(log_mel), 3, 2, 1024))
+        return near.astype(np.float32), middle.astype(np.float32), far.astype(np.float32)
+
 
 def prepare(work: Path) -> Path:
     """Fill a work folder with windows, targets, clean and mixed shards, of tones and noise."""
@@ -164,13 +178,21 @@ def material_of(prepared: Path) -> adaptation.Material:
 
 
 def distilled(
-    work: Path, out: Path, epochs: int = 2, optimizer: str = "adam"
+    work: Path,
+    out: Path,
+    *,
+    start: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    **changes,
 ) -> list[dict[str, float]]:
+    """Run stage 1."""
     config = distillation.DistillationConfig(
-        student=STUDENT, epochs=epochs, batch=16, optimizer=optimizer, learning_rate=5e-3
-    )
+        **{"student": STUDENT, "epochs": 3, "apart": 1, "batch": 16, "learning_rate": 5e-3}
+        | changes
+    )  # fmt: skip
     layer = (StubTeacher.kernel, StubTeacher.bias)
-    return distillation.distil(work / "shards", layer, out, config, say=lambda _: None)
+    teacher: Any = StubTeacher()
+    return distillation.distil(work / "shards", teacher, layer, out, config, start=start, say=say)
 
 
 def adaptation_config(**changes) -> adaptation.AdaptationConfig:

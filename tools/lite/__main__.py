@@ -81,13 +81,20 @@ def _parser() -> argparse.ArgumentParser:
     distil = step("distil", commands.distil_trunk)
     distil.add_argument("work", type=Path)
     distil.add_argument("run_folder", type=Path)
+    distil.add_argument("--yamnet", type=Path, required=True, help="folder of YAMNet's files")
     distil.add_argument("--start", type=Path, help="a finished stage to begin with")
     _add_training(distil, epochs=40, rate=2e-3)
     distil.add_argument("--last-rate", type=float, default=0.01, help="of the rate, at the end")
     distil.add_argument("--batch", type=int, default=256)
+    distil.add_argument("--apart", type=int, default=0,
+                        help="epochs in which the parts learn side by side")  # fmt: skip
+    distil.add_argument("--map-weight", type=float, default=1.0)
     distil.add_argument("--score-weight", type=float, default=20.0)
     distil.add_argument("--first", type=int, default=0, help="first mixed shard to read")
-    distil.add_argument("--clean", type=float, default=0.25, help="share of epochs on clean sounds")
+    distil.add_argument(
+        "--clean", type=float, default=0.25, help="share of patches of clean sounds"
+    )
+    distil.add_argument("--threads", type=int, default=2, help="of the teacher")
     _add_student(distil)
 
     restore = step("restore", commands.restore_embedder)
@@ -191,10 +198,10 @@ def _add_training(parser: argparse.ArgumentParser, *, epochs: int, rate: float) 
 
 
 def _add_student(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--channels", type=int, default=48)
-    parser.add_argument("--depths", default="2,2,2")
-    parser.add_argument("--block", default="full")
-    parser.add_argument("--features", type=int, default=768)
+    parser.add_argument("--channels", default="48,128,320,384", help="of each stage")
+    parser.add_argument("--depths", default="3,1,4,2", help="residual blocks of each stage")
+    parser.add_argument("--inner", default="0,0,128,160",
+                        help="channels inside each stage's bottlenecks, 0 for none")  # fmt: skip
     parser.add_argument("--hidden", default="512,512")
 
 

@@ -19,11 +19,11 @@ from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.storage import atomic_path, sha256_file
 from tools.lite.batching import BatchShape, ClipBatch, PairPool, clip_batches, count_batches
-from tools.lite.distillation import embedding_statistics, mixed_shards
+from tools.lite.distillation import mixed_shards
 from tools.lite.guide import Guide
 from tools.lite.judging import Judge
 from tools.lite.losses import trainer_class
-from tools.lite.network import StudentConfig, build_adaptor, build_head, build_trunk
+from tools.lite.network import StudentConfig, build_adaptor, build_trunk
 from tools.lite.optimizer import build_optimizer, check_optimizer
 from tools.lite.released import Pairs, Released
 from tools.lite.run import StageFolder, load_parts, run_stage
@@ -162,7 +162,7 @@ def tune(
     *,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, float]]:
-    """Train trunk, head and adaptor together, from the weights of a finished stage 2.
+    """Train trunk and adaptor together, from the weights of a finished stage 2.
 
     Parameters and result are those of `adapt`.
     """
@@ -208,7 +208,6 @@ class Stage:
         precision = "float32" if self._frozen else config.precision
         parts = {
             "trunk": build_trunk(config.student, precision=precision),
-            "head": build_head(config.student),
             "adaptor": build_adaptor(
                 config.student,
                 mean=material.released.mean,
@@ -220,10 +219,7 @@ class Stage:
             del before["adaptor"]
         load_parts(self._start, before)
         if self._frozen and material.guide is not None:
-            self.parts = parts
-            features = self.features_of(self._mixed[0]).astype(np.float32)
-            teacher = embedding_statistics(Shard(self._mixed[0]))
-            material.guide.lead(parts["adaptor"], parts["head"], teacher, features)
+            material.guide.lead(parts["adaptor"])
         return parts
 
     def _as_features(self, pool: PairPool) -> PairPool:

@@ -116,24 +116,28 @@ def make_shards(options: Namespace) -> None:
 
 
 def distil_trunk(options: Namespace) -> None:
-    """Stage 1: trunk and head learn YAMNet's answers, patch by patch."""
+    """Stage 1: the trunk learns YAMNet's answers, patch by patch."""
     from tools.lite.distillation import DistillationConfig, distil
 
     config = DistillationConfig(
         student=_student(options),
         epochs=options.epochs,
+        apart=options.apart,
         batch=options.batch,
         optimizer=options.optimizer,
         learning_rate=options.learning_rate,
         last_rate=options.last_rate,
+        map_weight=options.map_weight,
         score_weight=options.score_weight,
         clean=options.clean,
         first=options.first,
         precision=options.precision,
         seed=options.seed,
     )
+    teacher = _teacher(options.work, options.yamnet, options.threads)
     layer = last_layer(options.work / "yamnet.onnx")
-    distil(options.work / "shards", layer, options.run_folder, config, start=options.start, say=say)
+    shards: Path = options.work / "shards"
+    distil(shards, teacher, layer, options.run_folder, config, start=options.start, say=say)
 
 
 def restore_embedder(options: Namespace) -> None:
@@ -148,7 +152,7 @@ def restore_embedder(options: Namespace) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"The manifest beside {path} does not say its shape: {error}.") from error
     mixed = Shard(mixed_shards(options.work / "shards", 0)[0])
-    restore(path, config, mixed, Released(options.released), options.run_folder, teacher=mixed)
+    restore(path, config, mixed, Released(options.released), options.run_folder)
 
 
 def guide_student(options: Namespace) -> None:
@@ -318,10 +322,9 @@ def _sources(options: Namespace) -> Sources:
 
 def _student(options: Namespace) -> StudentConfig:
     return StudentConfig(
-        channels=options.channels,
+        channels=_numbers(options.channels),
         depths=_numbers(options.depths),
-        block=options.block,
-        features=options.features,
+        inner=_numbers(options.inner),
         hidden=_numbers(options.hidden),
     )
 

@@ -1,13 +1,19 @@
 """Stage 1: the trunk learns to answer as YAMNet does, patch by patch.
 
-Loss: squared error of the standardised embedding, and cross-entropy of the scores that YAMNet's own
-last layer makes of it, so that errors count by what they change in the scores.
+Each part of the trunk is compared with the map of YAMNet's that it shall give (Romero et al.,
+"FitNets", ICLR 2015), the whole with YAMNet's embedding. In the first epochs the parts learn side
+by side, each given YAMNet's map before it (Li et al., "Blockwisely supervised neural architecture
+search with knowledge distillation", CVPR 2020). Then each is given what the part before it says.
+
+Loss: squared error of the maps, each by its variance; of the standardised embedding; and
+cross-entropy of the scores that YAMNet's own last layer makes of it, so that errors count by what
+they change in the scores.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,16 +23,16 @@ import numpy.typing as npt
 
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError
-from tools.lite.growth import grow
-from tools.lite.network import StudentConfig, build_head, build_trunk
+from tools.lite.network import PARTS, StudentConfig, build_trunk
 from tools.lite.optimizer import build_optimizer, check_optimizer
-from tools.lite.run import StageFolder, run_stage
+from tools.lite.run import StageFolder, load_parts, run_stage, student_of
 from tools.lite.shards import Shard, decode_log_mel, shard_folders
-from tools.lite.teacher import decode_embedding
+from tools.lite.teacher import Teacher, decode_embedding
 
 __all__ = ["DistillationConfig", "distil", "embedding_statistics", "mixed_shards"]
 
 _JUDGED = 4096  # patches of the clean shard that are judged after each epoch
+_MEASURED = 1024  # patches by which the maps' variances are measured
 _DEVIATION_FLOOR = 0.02
 
 Floats = npt.NDArray[np.float32]
@@ -41,7 +47,9 @@ class DistillationConfig:
     student : StudentConfig
         Shape of the network.
     epochs : int
-        How often a shard is read; when there are fewer shards they are read again, in new orders.
+        How often a mixed shard is read; when there are fewer they are read again, in new orders.
+    apart : int
+        How many epochs, from the first, the parts learn side by side.
     batch : int
         Patches of a step.
     optimizer : str
@@ -51,10 +59,13 @@ class DistillationConfig:
     last_rate : float
         What part of the peak it falls to, from 0 to 1: little to finish, much for a run that
         another goes on from.
+    map_weight : float
+        Weight of each map's error, beside the embedding's.
     score_weight : float
         Weight of the scores' cross-entropy, a mean over classes, beside the embedding's error.
     clean : float
-        Share of epochs, about, that read a clean shard instead of a mixed one.
+        Share of the patches of each epoch that are of a clean shard, below 1. Not whole epochs: the
+        last ones would decide what normalisation is like.
     first : int
         The first mixed shard that is read.
     precision : str
@@ -65,10 +76,12 @@ class DistillationConfig:
 
     student: StudentConfig = field(default_factory=StudentConfig)
     epochs: int = 40
+    apart: int = 0
     batch: int = 256
     optimizer: str = "adam"
     learning_rate: float = 2e-3
     last_rate: float = 0.01
+    map_weight: float = 1.0
     score_weight: float = 20.0
     clean: float = 0.25
     first: int = 0
@@ -76,9 +89,13 @@ class DistillationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 2 or not 0 <= self.clean <= 1:
+        if self.epochs < 1 or self.batch < 2 or not 0 <= self.clean < 1:
             raise InvalidArgumentError(
-                "epochs must be at least 1, batch at least 2 and clean from 0 to 1."
+                "epochs must be at least 1, batch at least 2 and clean from 0 to below 1."
+            )
+        if not 0 <= self.apart <= self.epochs:
+            raise InvalidArgumentError(
+                f"apart must be from 0 to {self.epochs}, the epochs there are, not {self.apart}."
             )
         if not 0 <= self.last_rate <= 1:
             raise InvalidArgumentError(f"last_rate must be from 0 to 1, not {self.last_rate}.")
@@ -87,6 +104,7 @@ class DistillationConfig:
 
 def distil(
     shards: Path,
+    teacher: Teacher,
     last_layer: tuple[Floats, Floats],
     out: Path,
     config: DistillationConfig,
@@ -94,12 +112,14 @@ def distil(
     start: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, float]]:
-    """Train trunk and head; go on where the folder holds an unfinished run.
+    """Train a trunk; go on where the folder holds an unfinished run.
 
     Parameters
     ----------
     shards : Path
         Folder of shards.
+    teacher : Teacher
+        Who shows its maps.
     last_layer : tuple
         As `teacher.last_layer` gives it.
     out : Path
@@ -107,7 +127,7 @@ def distil(
     config : DistillationConfig
         Settings.
     start : Path, optional
-        A finished stage whose weights to begin with; it may have fewer blocks (growth.py).
+        A finished stage of the same shape whose weights to begin with.
     say : callable
         Called with a line an epoch.
 
@@ -121,18 +141,23 @@ def distil(
     mixed = mixed_shards(shards, config.first)
     clean = shard_folders(shards, "clean")
     judged = Shard(clean[0])
-    mean, deviation = embedding_statistics(Shard(mixed[0]))
-    parts = {
-        "trunk": build_trunk(config.student, precision=config.precision),
-        "head": build_head(config.student),
-    }
+    measured = patches_of_shard(Shard(mixed[0]), _MEASURED)
+    variances = [float(values.var(dtype=np.float64)) for values in teacher.maps(measured)]
+    parts = {"trunk": build_trunk(config.student, precision=config.precision)}
     folder = StageFolder(out)
     folder.begin({"stage": "distillation", "shards": len(mixed), **asdict(config)})
     if start is not None:
-        grow(start, config.student, parts)
-    read = [shard_of(epoch, mixed, clean, config) for epoch in range(1, config.epochs + 1)]
-    steps = [len(Shard(path).log_mel) // config.batch for path in read]
-    trainer = _trainer_class()(parts, mean, deviation, last_layer, config)
+        if student_of(start) != config.student:
+            raise InvalidArgumentError(
+                f"{start} holds a student of another shape. Name the shape that it has: "
+                f"{student_of(start)}."
+            )
+        load_parts(start, parts)
+    orders = [PatchOrder(epoch, mixed, clean, config) for epoch in range(1, config.epochs + 1)]
+    steps = [len(order) // config.batch for order in orders]
+    trainer = _trainer_class()(
+        parts["trunk"], variances, embedding_statistics(Shard(mixed[0])), last_layer, config
+    )
     trainer.compile(
         build_optimizer(
             config.optimizer,
@@ -142,10 +167,12 @@ def distil(
             last=config.last_rate,
         )
     )
-    trainer(np.zeros((2, *judged.log_mel.shape[1:]), np.float32))
 
-    def batches(epoch: int) -> Iterator[tuple[Floats, Floats]]:
-        return patch_batches(read[epoch - 1], epoch, config.batch, config.seed)
+    def batches(epoch: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        for log_mel in orders[epoch - 1].batches(config.batch):
+            yield as_tensors(log_mel, teacher.maps(log_mel), apart=epoch <= config.apart)
+
+    trainer(next(iter(batches(1)))[0])
 
     return run_stage(
         folder,
@@ -172,26 +199,55 @@ def mixed_shards(folder: Path, first: int) -> list[Path]:
     return found
 
 
-def shard_of(
-    epoch: int, mixed: Sequence[Path], clean: Sequence[Path], config: DistillationConfig
-) -> Path:
-    """Return the shard of an epoch: the next mixed one, or now and then a clean one."""
-    random = np.random.default_rng((config.seed, epoch))
-    if random.random() < config.clean:
-        return clean[int(random.integers(len(clean)))]
-    return mixed[(epoch - 1) % len(mixed)]
+class PatchOrder:
+    """The patches of an epoch: all of a mixed shard and some of a clean one, in a random order.
+
+    Parameters
+    ----------
+    epoch : int
+        From 1; the mixed shards are read in turn.
+    mixed, clean : sequence of Path
+        The shards.
+    config : DistillationConfig
+        Share of clean ones, and seed.
+    """
+
+    def __init__(
+        self, epoch: int, mixed: Sequence[Path], clean: Sequence[Path], config: DistillationConfig
+    ) -> None:
+        self._random = (config.seed, epoch)
+        self._mixed = Shard(mixed[(epoch - 1) % len(mixed)])
+        self._clean = Shard(clean[(epoch - 1) % len(clean)])
+        count = len(self._mixed.log_mel)
+        wanted = round(count * config.clean / (1 - config.clean))
+        self._clean_count = min(wanted, len(self._clean.log_mel))
+
+    def __len__(self) -> int:
+        return len(self._mixed.log_mel) + self._clean_count
+
+    def batches(self, size: int) -> Iterator[Floats]:
+        """Yield log-mel (size, 96, 64); what does not fill a last batch is left out."""
+        random = np.random.default_rng(self._random)
+        rows = random.permutation(len(self._clean.log_mel))[: self._clean_count]
+        every = np.concatenate([self._mixed.log_mel, self._clean.log_mel[np.sort(rows)]])
+        order = random.permutation(len(every))
+        for begin in range(0, len(order) - size + 1, size):
+            yield decode_log_mel(every[order[begin : begin + size]])
 
 
-def patch_batches(
-    folder: Path, epoch: int, batch: int, seed: int
-) -> Iterator[tuple[Floats, Floats]]:
-    """Yield log-mel (batch, 96, 64) and embeddings (batch, 1024) of a shard, in a random order."""
-    shard = Shard(folder)
-    log_mel, embedding = np.asarray(shard.log_mel), np.asarray(shard.embedding)
-    order = np.random.default_rng((seed, epoch)).permutation(len(log_mel))
-    for begin in range(0, len(order) - batch + 1, batch):
-        rows = order[begin : begin + batch]
-        yield decode_log_mel(log_mel[rows]), decode_embedding(embedding[rows])
+def as_tensors(
+    log_mel: Floats, maps: Sequence[Floats], *, apart: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return patches and the teacher's maps as what is given, and what it is compared with."""
+    answers = dict(zip(PARTS, maps, strict=True))
+    # What a part is given of the teacher's map; a number, so that no backend compiles it in.
+    share = np.full((len(log_mel), 1, 1, 1), apart, np.float32)
+    return {"log_mel": log_mel, "share": share, **answers}, answers
+
+
+def patches_of_shard(shard: Shard, count: int) -> Floats:
+    """Return the first patches of a shard, float32 (count, 96, 64)."""
+    return decode_log_mel(np.asarray(shard.log_mel[:count]))
 
 
 def embedding_statistics(shard: Shard) -> tuple[Floats, Floats]:
@@ -212,32 +268,34 @@ def _trainer_class() -> Any:
     class Trainer(base):
         def __init__(
             self,
-            parts: dict[str, Any],
-            mean: Floats,
-            deviation: Floats,
+            trunk: Any,
+            variances: Sequence[float],
+            statistics: tuple[Floats, Floats],
             last_layer: tuple[Floats, Floats],
             config: DistillationConfig,
         ) -> None:
             super().__init__()
-            self.trunk, self.head = parts["trunk"], parts["head"]
-            self._score_weight = config.score_weight
+            self.trunk = trunk
+            self._variances = dict(zip(PARTS, variances, strict=True))
+            self._config = config
             self._mean, self._deviation, self._kernel, self._bias = (
-                ops.convert_to_tensor(values) for values in (mean, deviation, *last_layer)
+                ops.convert_to_tensor(values) for values in (*statistics, *last_layer)
             )
-            self.embedding_error = keras.metrics.Mean(name="embedding_error")
-            self.score_error = keras.metrics.Mean(name="score_error")
+            names = [*PARTS, "embedding_error", "score_error"]
+            self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
 
-        def call(self, inputs: Any, training: bool = False) -> Any:
-            return self.head(self.trunk(inputs, training=training), training=training)
+        def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
+            given, answers = inputs["log_mel"], {}
+            for part in PARTS:
+                answers[part] = given = self.trunk.get_layer(part)(given, training=training)
+                given = given + inputs["share"] * (inputs[part] - given)
+            return answers
 
-        def losses_of(self, embedding: Any, answer: Any) -> tuple[Any, Any]:
+        def losses_of(self, embedding: Any, guess: Any) -> tuple[Any, Any]:
             """Return mean squared error and mean cross-entropy of a batch."""
-            embedding = ops.convert_to_tensor(embedding)
-            wanted = (embedding - self._mean) / self._deviation
-            error = ops.mean(ops.square(wanted - answer))
+            error = ops.mean(ops.square((guess - embedding) / self._deviation))
             truth = ops.sigmoid(ops.matmul(embedding, self._kernel) + self._bias)
-            guessed = answer * self._deviation + self._mean
-            logits = ops.matmul(guessed, self._kernel) + self._bias
+            logits = ops.matmul(guess, self._kernel) + self._bias
             entropy = ops.mean(ops.softplus(logits) - truth * logits)
             return error, entropy
 
@@ -249,17 +307,26 @@ def _trainer_class() -> Any:
             sample_weight: Any = None,
             training: bool = True,
         ) -> Any:
-            error, entropy = self.losses_of(y, y_pred)
-            self.embedding_error.update_state(error)
-            self.score_error.update_state(entropy)
-            return error + self._score_weight * entropy
+            total = 0.0
+            for part in PARTS:
+                wanted = ops.convert_to_tensor(y[part])
+                found = ops.cast(y_pred[part], "float32")
+                error = ops.mean(ops.square(found - wanted)) / self._variances[part]
+                self.trackers[part].update_state(error)
+                total = total + self._config.map_weight * error
+            # Those of the last map.
+            error, entropy = self.losses_of(
+                ops.mean(wanted, axis=(1, 2)), ops.mean(found, axis=(1, 2))
+            )
+            self.trackers["embedding_error"].update_state(error)
+            self.trackers["score_error"].update_state(entropy)
+            return total + error + self._config.score_weight * entropy
 
         def judge(self, shard: Shard) -> dict[str, float]:
             """Return the errors on the first patches of a clean shard."""
-            log_mel = decode_log_mel(np.asarray(shard.log_mel[:_JUDGED]))
             embedding = decode_embedding(np.asarray(shard.embedding[:_JUDGED]))
-            answer = self.predict(log_mel, batch_size=256, verbose=0)
-            error, entropy = self.losses_of(embedding, ops.convert_to_tensor(answer))
+            guess = self.trunk.predict(patches_of_shard(shard, _JUDGED), batch_size=256, verbose=0)
+            error, entropy = self.losses_of(embedding, ops.convert_to_tensor(guess))
             return {"clean_error": float(error), "clean_score_error": float(entropy)}
 
     return Trainer

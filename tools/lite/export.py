@@ -1,7 +1,8 @@
 """A trained student as ONNX: one graph of plain convolutions, independent of Keras' backend.
 
 Batch normalisation is folded into the convolution before it, input and output scalings into the
-layers beside them, and weights are stored as float16, which the runtime widens when it loads them.
+layers beside them. Large kernels are stored as int8 with a scale for each output, other weights as
+float16: the runtime widens both when it loads them, so it computes in float32.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from audiosearch.errors import DataError, MissingDependencyError
 from audiosearch.frontend import MEL_BANDS, PATCH_FRAMES
 from audiosearch.storage import atomic_path, read_json, sha256_file, write_json
 from tools.lite.network import (
+    HIGHEST,
     INPUT_DEVIATION,
     INPUT_MEAN,
     NORM_EPSILON,
-    TILE,
+    Convolution,
     StudentConfig,
     build_adaptor,
     build_trunk,
+    convolutions,
+    layers_of,
 )
 from tools.lite.run import load_parts, student_of
 
@@ -33,6 +37,7 @@ __all__ = ["export_stage", "export_student"]
 
 _OPSET = 17
 _HALF_FROM = 1024  # values of a weight from which on it is stored as float16
+_BYTES_FROM = 1 << 15  # and from which on a kernel is stored as int8
 
 _ORIGIN = (
     "Convolutional student of VGGish, trained by tools/lite on freely licensed recordings, with "
@@ -77,7 +82,7 @@ def export_student(
     target: str | os.PathLike[str],
     *,
     facts: Mapping[str, Any] | None = None,
-    half: bool = True,
+    small: bool = True,
 ) -> Path:
     """Write ``NAME.onnx`` and its manifest ``NAME.json``.
 
@@ -92,8 +97,8 @@ def export_student(
         in [-1, 1].
     facts : mapping, optional
         What the manifest says of its making.
-    half : bool
-        Whether large weights are stored as float16.
+    small : bool
+        Whether large weights are stored as int8 and float16.
 
     Raises
     ------
@@ -107,13 +112,13 @@ def export_student(
         raise MissingDependencyError(
             "onnx", extra="tensorflow", purpose="Exporting an embedder"
         ) from error
-    graph = _Graph(half=half)
+    graph = _Graph(small=small)
     _write_trunk(graph, trunk, config)
     _write_adaptor(graph, adaptor, config)
     path = Path(target)
     model = helper.make_model(
         helper.make_graph(
-            graph.nodes,
+            graph.finished(),
             path.stem,
             [helper.make_tensor_value_info("log_mel", TensorProto.FLOAT, ["n", *_PATCH])],
             [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", EMBEDDING_SIZE])],
@@ -143,7 +148,7 @@ def export_student(
             "dtype": "float32",
             "description": "embedding in [-1, 1]; uint8 = clip(round(128 v + 128), 0, 255)",
         },
-        "weights": "float16" if half else "float32",
+        "weights": "int8 and float16" if small else "float32",
         **(facts or {}),
     }
     write_json(path.with_suffix(".json"), manifest)
@@ -156,11 +161,12 @@ _PATCH = [PATCH_FRAMES, MEL_BANDS]
 class _Graph:
     """Nodes and weights in the making; `at` is the name of the last result."""
 
-    def __init__(self, *, half: bool) -> None:
+    def __init__(self, *, small: bool) -> None:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self.at = "log_mel"
-        self._half = half
+        self._small = small
+        self._widening: list[Any] = []
 
     def add(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         from onnx import helper
@@ -169,78 +175,89 @@ class _Graph:
         self.at = name
         return name
 
-    def weight(self, name: str, values: npt.ArrayLike) -> str:
-        from onnx import TensorProto, helper, numpy_helper
-
+    def weight(self, name: str, values: npt.ArrayLike, *, outputs: int | None = None) -> str:
+        """Add a weight; of a kernel, `outputs` is the axis of its outputs."""
         array = np.asarray(values)
-        if self._half and array.dtype == np.float32 and array.size >= _HALF_FROM:
-            stored = numpy_helper.from_array(array.astype(np.float16), f"{name}_half")
-            self.weights.append(stored)
-            cast = helper.make_node("Cast", [stored.name], [name], to=TensorProto.FLOAT)
-            self.nodes.insert(0, cast)
+        if not self._small or array.dtype != np.float32 or array.size < _HALF_FROM:
+            self._store(name, array)
+        elif outputs is None or array.size < _BYTES_FROM:
+            self._store(f"{name}_half", array.astype(np.float16))
+            self._widen(f"{name}_half", name)
         else:
-            self.weights.append(numpy_helper.from_array(array, name))
+            others = tuple(axis for axis in range(array.ndim) if axis != outputs)
+            scale = np.maximum(np.abs(array).max(axis=others, keepdims=True) / 127, 1e-12)
+            self._store(f"{name}_bytes", np.rint(array / scale).astype(np.int8))
+            self._store(f"{name}_scale", scale.astype(np.float32))
+            self._widen(f"{name}_bytes", f"{name}_wide")
+            self._prepare("Mul", [f"{name}_wide", f"{name}_scale"], name)
         return name
 
+    def finished(self) -> list[Any]:
+        """Return all nodes, those that widen weights first."""
+        return [*self._widening, *self.nodes]
+
+    def _store(self, name: str, array: npt.NDArray[Any]) -> None:
+        from onnx import numpy_helper
+
+        self.weights.append(numpy_helper.from_array(array, name))
+
+    def _widen(self, source: str, name: str) -> None:
+        from onnx import TensorProto
+
+        self._prepare("Cast", [source], name, to=TensorProto.FLOAT)
+
+    def _prepare(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> None:
+        from onnx import helper
+
+        self._widening.append(helper.make_node(kind, inputs, [name], **attributes))
+
     def convolution(
-        self, source: str, kernel: Floats, bias: Floats, name: str, *, stride: int, groups: int = 1
+        self, source: str, kernel: Floats, bias: Floats, convolution: Convolution
     ) -> str:
-        size = kernel.shape[2]
-        pad = 0 if size == stride else size // 2
-        values = [self.weight(f"{name}_kernel", kernel), self.weight(f"{name}_bias", bias)]
+        name, size = convolution.name, convolution.kernel
+        pad = 0 if size == convolution.stride else size // 2
+        values = [
+            self.weight(f"{name}_kernel", kernel, outputs=0),
+            self.weight(f"{name}_bias", bias),
+        ]
         result = self.add(
             "Conv",
             [source, *values],
             name,
             kernel_shape=[size, size],
-            strides=[stride, stride],
+            strides=[convolution.stride] * 2,
             pads=[pad] * 4,
-            group=groups,
         )
+        if convolution.gives_map:
+            ends = [self.weight(f"{name}_{end}", np.array(value, np.float32))
+                    for end, value in (("lowest", 0), ("highest", HIGHEST))]  # fmt: skip
+            return self.add("Clip", [result, *ends], f"{name}_relu")
         return self.add("Relu", [result], f"{name}_relu")
 
     def dense(self, source: str, kernel: Floats, bias: Floats, name: str) -> str:
-        values = [self.weight(f"{name}_kernel", kernel), self.weight(f"{name}_bias", bias)]
+        values = [
+            self.weight(f"{name}_kernel", kernel, outputs=1),
+            self.weight(f"{name}_bias", bias),
+        ]
         return self.add("Gemm", [source, *values], name)
 
 
 def _write_trunk(graph: _Graph, trunk: Any, config: StudentConfig) -> None:
     shape = graph.weight("image_shape", np.array([-1, 1, *_PATCH], np.int64))
-    graph.add("Reshape", ["log_mel", shape], "image")
-    kernel, bias = _folded(trunk, "tiles")
-    # The input's scaling, taken into the first layer: no padding stands in between.
-    bias = bias - kernel.sum(axis=(1, 2, 3)) * np.float32(INPUT_MEAN / INPUT_DEVIATION)
-    kernel = kernel / np.float32(INPUT_DEVIATION)
-    at = graph.convolution("image", kernel, bias.astype(np.float32), "tiles", stride=TILE)
-    for stage, depth in enumerate(config.depths, start=1):
-        if stage > 1:
-            name = f"merge_{stage}"
-            at = graph.convolution(at, *_folded(trunk, name), name, stride=2)
-        for number in range(1, depth + 1):
-            name = f"{stage}_{number}"
-            if config.block == "full":
-                changed = graph.convolution(
-                    at, *_folded(trunk, f"full_{name}"), f"full_{name}", stride=1
-                )
-            else:
-                kernel, bias = _folded(trunk, f"depth_{name}", depthwise=True)
-                changed = graph.convolution(
-                    at, kernel, bias, f"depth_{name}", stride=1, groups=len(kernel)
-                )
-                changed = graph.convolution(
-                    changed, *_folded(trunk, f"point_{name}"), f"point_{name}", stride=1
-                )
-            at = graph.add("Add", [at, changed], f"add_{name}")
-    graph.add("ReduceMean", [at], "mean", axes=[2], keepdims=0)
-    # Keras has the channels last: its bands are (band, channel), ours (channel, band).
-    layer = trunk.get_layer("features")
-    kernel, bias = (np.asarray(value) for value in layer.get_weights())
-    channels = config.channels * 2 ** (len(config.depths) - 1)
-    bands = len(kernel) // channels
-    kernel = kernel.reshape(bands, channels, -1).swapaxes(0, 1).reshape(len(kernel), -1)
-    graph.add("Flatten", ["mean"], "flat")
-    graph.dense("flat", np.ascontiguousarray(kernel), bias, "features")
-    graph.add("Relu", ["features"], "features_relu")
+    at = graph.add("Reshape", ["log_mel", shape], "image")
+    layers = layers_of(trunk)
+    for _, group in convolutions(config):
+        before = at
+        for convolution in group:
+            kernel, bias = _folded(layers, convolution.name)
+            if before == "image":
+                # The input's scaling, taken into the first layer: no padding stands in between.
+                shift = kernel.sum(axis=(1, 2, 3)) * np.float32(INPUT_MEAN / INPUT_DEVIATION)
+                kernel, bias = kernel / np.float32(INPUT_DEVIATION), bias - shift
+            at = graph.convolution(at, kernel, bias.astype(np.float32), convolution)
+        if group[-1].adds_to:
+            at = graph.add("Add", [before, at], f"add_{group[-1].name}")
+    graph.add("ReduceMean", [at], "guess", axes=[2, 3], keepdims=0)
 
 
 def _write_adaptor(graph: _Graph, adaptor: Any, config: StudentConfig) -> None:
@@ -274,10 +291,9 @@ def _norm(layer: Any, epsilon: float) -> tuple[Floats, Floats]:
     return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
 
 
-def _folded(trunk: Any, name: str, *, depthwise: bool = False) -> tuple[Floats, Floats]:
+def _folded(layers: Mapping[str, Any], name: str) -> tuple[Floats, Floats]:
     """Return kernel (out, in, height, width) and bias of a convolution with its normalisation."""
-    (kernel,) = trunk.get_layer(name).get_weights()
-    scale, offset = _norm(trunk.get_layer(f"{name}_norm"), NORM_EPSILON)
-    order = (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
-    moved = np.transpose(np.asarray(kernel, np.float32), order)
+    (kernel,) = layers[name].get_weights()
+    scale, offset = _norm(layers[f"{name}_norm"], NORM_EPSILON)
+    moved = np.transpose(np.asarray(kernel, np.float32), (3, 2, 0, 1))
     return np.ascontiguousarray(moved * scale[:, None, None, None]), offset

@@ -12,16 +12,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from audiosearch.storage import read_json, sha256_file
-from tools.lite.network import NORM_EPSILON, StudentConfig, build_adaptor, config_from_dict
+from tools.lite.network import build_adaptor, config_from_dict
 from tools.lite.run import load_parts
 
 __all__ = ["Guide"]
-
-Floats = npt.NDArray[np.float32]
 
 
 class Guide:
@@ -45,44 +40,18 @@ class Guide:
         self._network = build_adaptor(config, mean=scale["mean"], deviation=scale["deviation"])
         load_parts(folder, {"adaptor": self._network})
         self._network.trainable = False
-        self._config: StudentConfig = config
         self.name = sha256_file(Path(folder) / "student.npz")[:16]
 
     def values(self, embedding: Any) -> Any:
         """Return what the student shall give, (n, 128), of the teacher's embeddings (n, 1024)."""
         return self._network(embedding, training=False)
 
-    def lead(
-        self, adaptor: Any, head: Any, teacher: tuple[Floats, Floats], features: Floats
-    ) -> None:
-        """Set a student's adaptor to the guide behind the student's guess of the embedding.
-
-        The guess is linear in the features, so that the guide's first layer takes it in.
+    def lead(self, adaptor: Any) -> None:
+        """Set a student's adaptor to the guide: the trunk guesses what the guide was taught on.
 
         Parameters
         ----------
         adaptor : keras.Model
             The student's; its hidden layers must be as wide as the guide's.
-        head : keras.Model
-            Features to the standardised embedding.
-        teacher : tuple of float32 (1024,)
-            Mean and deviation by which the embedding is standardised.
-        features : float32 (n, width)
-            What the trunk gives of real patches.
         """
-        gamma, beta, mean, variance = self._network.get_layer("standardised").get_weights()
-        scale = gamma / np.sqrt(variance + np.float32(NORM_EPSILON))
-        kernel, bias = head.get_layer("answer").get_weights()
-        kernel, bias = kernel * teacher[1], bias * teacher[1] + teacher[0]
-        kernel, bias = kernel * scale, (bias - mean) * scale + beta
-        names = [f"hidden_{number}" for number in range(1, len(self._config.hidden) + 1)]
-        first, *others = [*names, "standard_embedding"]
-        weights, offset = self._network.get_layer(first).get_weights()
-        kernel, bias = kernel @ weights, bias @ weights + offset
-        centre, spread = features.mean(axis=0), features.var(axis=0)
-        one = np.ones_like(centre)
-        adaptor.get_layer("standardised").set_weights([one, 0 * one, centre, spread])
-        wide = np.sqrt(spread + np.float32(NORM_EPSILON))
-        adaptor.get_layer(first).set_weights([kernel * wide[:, None], bias + centre @ kernel])
-        for name in others:
-            adaptor.get_layer(name).set_weights(self._network.get_layer(name).get_weights())
+        adaptor.set_weights(self._network.get_weights())

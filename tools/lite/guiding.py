@@ -8,7 +8,6 @@ teacher's last layer, and the target is what that layer says of the result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tools.lite.adaptation import AdaptationConfig, Material, Stage, as_tensors
 from tools.lite.batching import ClipBatch, clip_batches
 from tools.lite.network import build_adaptor
 from tools.lite.shards import Shard
-from tools.lite.teacher import EMBEDDING, Teacher, decode_embedding, scores_of
+from tools.lite.teacher import Teacher, decode_embedding, scores_of
 
 __all__ = ["push", "train_guide"]
 
@@ -58,8 +57,7 @@ def train_guide(
     list of dict
         A row an epoch.
     """
-    student = replace(config.student, features=EMBEDDING)
-    return _GuideStage(material, teacher, replace(config, student=student)).run(out, say)
+    return _GuideStage(material, teacher, config).run(out, say)
 
 
 class _GuideStage(Stage):

@@ -7,7 +7,7 @@ agreement     cross-entropy between the scores that our classifier, which stays 
               student's frames, and the teachers' scores of the clip; a mean over classes
 moments       squared difference between mean and covariance of the student's embeddings and those
               of the released ones
-distillation  stage 3 only: stage 1's loss, so that the trunk does not forget
+distillation  stage 3 only: stage 1's loss but for the maps, so that the trunk does not forget
 guidance      squared error of the standardised embedding, patch by patch, to what the guide makes
               of the teacher's embedding (guiding.py); where there is a guide
 ============= ==================================================================================
@@ -66,16 +66,16 @@ def trainer_class() -> Any:
             self.adaptor = parts["adaptor"]
             self._frozen = frozen
             if not frozen:
-                self.trunk, self.head = parts["trunk"], parts["head"]
+                self.trunk = parts["trunk"]
             self._config = config
             self._judges = tuple(material.judges)
             released = material.released
-            teacher = embedding_statistics(Shard(shard_folders(material.shards, "mixed")[0]))
+            _, deviation = embedding_statistics(Shard(shard_folders(material.shards, "mixed")[0]))
             tensor = ops.convert_to_tensor
             self._mean, self._deviation = tensor(released.mean), tensor(released.deviation)
             self._covariance = tensor(released.covariance)
             self._kernel, self._bias = map(tensor, material.last_layer)
-            self._teacher_mean, self._teacher_deviation = map(tensor, teacher)
+            self._teacher_deviation = tensor(deviation)
             self._class_weights = tensor(class_weights(material.shards, config))
             # A function, not an attribute: what leads is no part of what is trained.
             self._lead = material.guide.values if material.guide and config.guidance else None
@@ -90,7 +90,7 @@ def trainer_class() -> Any:
             embedding = self.adaptor(features, training=training)
             if self._frozen:
                 return {"embedding": embedding}
-            return {"embedding": embedding, "answer": self.head(features, training=training)}
+            return {"embedding": embedding, "guess": features}
 
         def compute_loss(
             self,
@@ -108,7 +108,7 @@ def trainer_class() -> Any:
                 "moments": self._moment_loss(embedding, y),
             }
             if not self._frozen:
-                losses["distillation"] = self._distillation_loss(y_pred["answer"], y)
+                losses["distillation"] = self._distillation_loss(y_pred["guess"], y)
             if self._lead is not None:
                 losses["guidance"] = self._guidance_loss(embedding, y)
             total = 0.0
@@ -156,13 +156,12 @@ def trainer_class() -> Any:
             error = ops.mean(ops.square((embedding - wanted) / self._deviation), axis=1)
             return ops.sum(error * y["is_patch"]) / ops.sum(y["is_patch"])
 
-        def _distillation_loss(self, answer: Any, y: Mapping[str, Any]) -> Any:
+        def _distillation_loss(self, guess: Any, y: Mapping[str, Any]) -> Any:
             embedding, weight = y["embedding"], y["is_patch"]
-            wanted = (embedding - self._teacher_mean) / self._teacher_deviation
-            error = ops.mean(ops.square(wanted - answer), axis=1)
+            error = (guess - embedding) / self._teacher_deviation
+            error = ops.mean(ops.square(error), axis=1)
             truth = ops.sigmoid(ops.matmul(embedding, self._kernel) + self._bias)
-            guessed = answer * self._teacher_deviation + self._teacher_mean
-            logits = ops.matmul(guessed, self._kernel) + self._bias
+            logits = ops.matmul(guess, self._kernel) + self._bias
             entropy = ops.mean(ops.softplus(logits) - truth * logits, axis=1)
             loss = error + self._config.score_weight * entropy
             return ops.sum(loss * weight) / ops.sum(weight)

@@ -1,22 +1,28 @@
 """The student: a convolutional trunk on one log-mel patch, and an adaptor into VGGish's space.
 
-Keras 3, free of any one backend. The trunk cuts the patch into tiles of 4 x 4, then goes through
-stages of residual blocks that halve time and frequency and double the channels, and ends with the
-mean over time of each frequency band. A block is one of
+Keras 3, free of any one backend. The trunk guesses the teacher's embedding by way of three of the
+teacher's maps, the last ones of their size; a part ends at each:
 
-============== ================================================================================
-``full``       a 3 x 3 convolution over all channels
-``separable``  MobileNet's: 3 x 3 within each channel, then 1 x 1 over all of them
-============== ================================================================================
+========== ============================================================= ==================
+part       stages                                                        gives
+========== ============================================================= ==================
+``near``   1: tiles of 4 x 4 of the patch, 24 x 16 places; 2: 12 x 8     12 x 8 x 256
+``middle`` 3: 6 x 4 places                                               6 x 4 x 512
+``far``    4: 3 x 2 places                                               3 x 2 x 1024
+========== ============================================================= ==================
 
-each with batch normalisation and ReLU. Both kinds can be made wider and deeper.
+The mean over the places of the last map is the embedding. A stage begins with a convolution that
+merges 2 x 2 places, has residual blocks, and ends a part with a 1 x 1 convolution to the map's
+width. A block is one 3 x 3 convolution over all channels, or a *bottleneck*: 1 x 1 to fewer
+channels, 3 x 3, 1 x 1 back (He et al., "Deep residual learning", 2016). All are normalised by batch
+and end with ReLU, those that give a map with ReLU6, as the teacher's do.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,25 +32,33 @@ from audiosearch.classifier.network import import_keras
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import InvalidArgumentError
 from audiosearch.frontend import MEL_BANDS, PATCH_FRAMES
-from tools.lite.teacher import EMBEDDING
+from tools.lite.teacher import EMBEDDING, MAPS
 
 __all__ = [
-    "BLOCKS",
+    "PARTS",
+    "Convolution",
     "StudentConfig",
     "build_adaptor",
-    "build_head",
     "build_trunk",
     "config_from_dict",
+    "convolutions",
+    "layers_of",
     "multiplications",
 ]
 
-BLOCKS = ("full", "separable")
+PARTS = ("near", "middle", "far")
+"""The trunk's parts; part i gives map i of `teacher.MAPS`."""
+
 TILE = 4
 KERNEL = 3
 INPUT_MEAN, INPUT_DEVIATION = -1.0, 2.0
 """What patches are standardised by: round values near those of real sounds."""
 
 NORM_MOMENTUM, NORM_EPSILON = 0.97, 1e-3
+HIGHEST = 6.0
+"""What the maps end at."""
+
+_STAGES = 4
 
 
 @dataclass(frozen=True)
@@ -53,37 +67,77 @@ class StudentConfig:
 
     Attributes
     ----------
-    channels : int
-        Channels of the first stage; each further stage has twice as many.
+    channels : tuple of int
+        Channels of each of the four stages.
     depths : tuple of int
-        Residual blocks of each stage, 1 to 4 stages.
-    block : str
-        One of `BLOCKS`.
-    features : int
-        Width of the layer that ends the trunk.
+        Residual blocks of each.
+    inner : tuple of int
+        Channels inside each stage's bottlenecks; 0 for blocks of one 3 x 3 convolution.
     hidden : tuple of int
         Widths of the adaptor's hidden layers.
     """
 
-    channels: int = 48
-    depths: tuple[int, ...] = (2, 2, 2)
-    block: str = "full"
-    features: int = 768
+    channels: tuple[int, ...] = (48, 128, 320, 384)
+    depths: tuple[int, ...] = (3, 1, 4, 2)
+    inner: tuple[int, ...] = (0, 0, 128, 160)
     hidden: tuple[int, ...] = (512, 512)
 
     def __post_init__(self) -> None:
-        if self.block not in BLOCKS:
-            raise InvalidArgumentError(f"block must be one of {', '.join(BLOCKS)}.")
-        if self.channels < 1 or self.features < 1 or min(self.hidden, default=1) < 1:
-            raise InvalidArgumentError("channels, features and hidden must be at least 1.")
-        if not 1 <= len(self.depths) <= 4 or min(self.depths) < 0:
-            raise InvalidArgumentError("depths must name the blocks of 1 to 4 stages.")
+        if {len(self.channels), len(self.depths), len(self.inner)} != {_STAGES}:
+            raise InvalidArgumentError(
+                f"channels, depths and inner must name {_STAGES} numbers each, one a stage."
+            )
+        if min(self.channels) < 1 or min(self.hidden, default=1) < 1:
+            raise InvalidArgumentError("channels and hidden must be at least 1.")
+        if min(*self.depths, *self.inner) < 0:
+            raise InvalidArgumentError("depths and inner must be at least 0.")
 
 
 def config_from_dict(values: Mapping[str, Any]) -> StudentConfig:
     """Return a shape from what `dataclasses.asdict` made of it, also by way of JSON."""
-    lists = {name: tuple(values[name]) for name in ("depths", "hidden")}
-    return StudentConfig(**{**values, **lists})
+    return StudentConfig(**{name: tuple(numbers) for name, numbers in values.items()})
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of the trunk: kernel and stride, and whether it gives a map."""
+
+    name: str
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int
+    gives_map: bool = False
+    adds_to: bool = False
+    """Whether its result is added to what its block was given."""
+
+
+def convolutions(config: StudentConfig) -> Iterator[tuple[int, list[Convolution]]]:
+    """Yield the trunk's convolutions by part, 0 to 2, in groups: a block's are one group."""
+    inputs = 1
+    for stage in range(1, _STAGES + 1):
+        part = max(0, stage - 2)
+        channels, inner = config.channels[stage - 1], config.inner[stage - 1]
+        size = TILE if stage == 1 else 2
+        name = "tiles" if stage == 1 else f"merge_{stage}"
+        yield part, [Convolution(name, inputs, channels, size, size)]
+        for number in range(1, config.depths[stage - 1] + 1):
+            at = f"{stage}_{number}"
+            if inner:
+                yield (
+                    part,
+                    [
+                        Convolution(f"squeeze_{at}", channels, inner, 1, 1),
+                        Convolution(f"inner_{at}", inner, inner, KERNEL, 1),
+                        Convolution(f"expand_{at}", inner, channels, 1, 1, adds_to=True),
+                    ],
+                )
+            else:
+                yield part, [Convolution(f"full_{at}", channels, channels, KERNEL, 1, adds_to=True)]
+        inputs = channels
+        if stage > 1:
+            inputs = MAPS[part][-1]
+            yield part, [Convolution(f"map_{stage}", channels, inputs, 1, 1, gives_map=True)]
 
 
 def build_trunk(config: StudentConfig, *, precision: str = "float32") -> Any:
@@ -94,54 +148,71 @@ def build_trunk(config: StudentConfig, *, precision: str = "float32") -> Any:
     config : StudentConfig
         Its shape.
     precision : str
-        Keras dtype policy of the convolutions; the features are float32 in any.
+        Keras dtype policy of the convolutions; the result is float32 in any.
 
     Returns
     -------
     keras.Model
-        Input float32 (batch, 96, 64), log-mel; output float32 (batch, features), not negative.
+        Input float32 (batch, 96, 64), log-mel; output float32 (batch, 1024), the teacher's
+        embedding, 0 to 6. Its layers ``near``, ``middle`` and ``far`` are models, each of which
+        gives a map of the teacher's, (batch, time, frequency, channels).
     """
     keras = import_keras()
     layers = keras.layers
     patch = keras.Input((PATCH_FRAMES, MEL_BANDS), name="log_mel")
-    values = layers.Rescaling(1 / INPUT_DEVIATION, -INPUT_MEAN / INPUT_DEVIATION, name="scaled")(
-        patch
-    )
-    values = layers.Reshape((PATCH_FRAMES, MEL_BANDS, 1), name="image")(values)
-    parts = _Parts(keras, precision)
-    channels = config.channels
-    values = parts.convolution(values, channels, TILE, TILE, "tiles")
-    for stage, depth in enumerate(config.depths, start=1):
-        if stage > 1:
-            channels *= 2
-            values = parts.convolution(values, channels, 2, 2, f"merge_{stage}")
-        for number in range(1, depth + 1):
-            name = f"{stage}_{number}"
-            if config.block == "full":
-                changed = parts.convolution(values, channels, KERNEL, 1, f"full_{name}")
-            else:
-                changed = parts.depthwise(values, f"depth_{name}")
-                changed = parts.convolution(changed, channels, 1, 1, f"point_{name}")
-            values = layers.Add(dtype=precision, name=f"add_{name}")([values, changed])
-    values = layers.Activation("linear", dtype="float32", name="map")(values)
-    mean = keras.ops.mean(values, axis=1)
-    flat = layers.Flatten(name="bands")(mean)
-    features = layers.Dense(config.features, activation="relu", name="features")(flat)
-    return keras.Model(patch, features, name="trunk")
+    values = patch
+    for part in range(len(PARTS)):
+        values = _build_part(keras, config, part, precision)(values)
+    values = layers.Activation("linear", dtype="float32", name="wide")(values)
+    embedding = layers.GlobalAveragePooling2D(name="mean")(values)
+    return keras.Model(patch, embedding, name="trunk")
 
 
-def build_head(config: StudentConfig) -> Any:
-    """Build the layer that guesses the teacher's embedding from features; it is not shipped.
+def _build_part(keras: Any, config: StudentConfig, part: int, precision: str) -> Any:
+    layers = keras.layers
+    if part == 0:
+        given = keras.Input((PATCH_FRAMES, MEL_BANDS), name="log_mel")
+        scaled = layers.Rescaling(
+            1 / INPUT_DEVIATION, -INPUT_MEAN / INPUT_DEVIATION, name="scaled"
+        )(given)
+        values = layers.Reshape((PATCH_FRAMES, MEL_BANDS, 1), name="image")(scaled)
+    else:
+        given = keras.Input(MAPS[part - 1], name=f"map_of_{PARTS[part - 1]}")
+        values = given
+    for number, group in convolutions(config):
+        if number != part:
+            continue
+        before = values
+        for convolution in group:
+            values = _convolved(keras, values, convolution, precision)
+        if group[-1].adds_to:
+            name = group[-1].name
+            values = layers.Add(dtype=precision, name=f"add_{name}")([before, values])
+    return keras.Model(given, values, name=PARTS[part])
 
-    Returns
-    -------
-    keras.Model
-        Input float32 (batch, features), output float32 (batch, 1024), standardised values.
-    """
-    keras = import_keras()
-    features = keras.Input((config.features,), name="features")
-    answer = keras.layers.Dense(EMBEDDING, name="answer")(features)
-    return keras.Model(features, answer, name="head")
+
+def _convolved(keras: Any, values: Any, convolution: Convolution, precision: str) -> Any:
+    layers, name = keras.layers, convolution.name
+    values = layers.Conv2D(
+        convolution.outputs,
+        convolution.kernel,
+        convolution.stride,
+        padding="valid" if convolution.kernel == convolution.stride else "same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        dtype=precision,
+        name=name,
+    )(values)
+    values = _norm_class()(
+        momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON, dtype=precision, name=f"{name}_norm"
+    )(values)
+    highest = HIGHEST if convolution.gives_map else None
+    return layers.ReLU(max_value=highest, dtype=precision, name=f"{name}_relu")(values)
+
+
+def layers_of(trunk: Any) -> dict[str, Any]:
+    """Return the layers of a trunk's parts by their names."""
+    return {layer.name: layer for part in PARTS for layer in trunk.get_layer(part).layers}
 
 
 def build_adaptor(
@@ -163,12 +234,12 @@ def build_adaptor(
     Returns
     -------
     keras.Model
-        Input float32 (batch, features), output float32 (batch, 128). Not clipped: see
-        `tools.lite.export`.
+        Input float32 (batch, 1024), the teacher's embedding or a guess of it; output float32
+        (batch, 128). Not clipped: see `tools.lite.export`.
     """
     keras = import_keras()
     layers = keras.layers
-    features = keras.Input((config.features,), name="features")
+    features = keras.Input((EMBEDDING,), name="features")
     values = layers.BatchNormalization(
         momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON, name="standardised"
     )(features)
@@ -185,59 +256,14 @@ def build_adaptor(
 
 def multiplications(config: StudentConfig) -> int:
     """Return how many multiplications one patch takes."""
-    height, width = PATCH_FRAMES // TILE, MEL_BANDS // TILE
-    channels = config.channels
-    total = height * width * channels * TILE * TILE
-    for stage, depth in enumerate(config.depths, start=1):
-        if stage > 1:
-            height, width = height // 2, width // 2
-            total += height * width * channels * 4 * channels * 2
-            channels *= 2
-        full = KERNEL * KERNEL * channels * channels
-        separable = KERNEL * KERNEL * channels + channels * channels
-        total += depth * height * width * (full if config.block == "full" else separable)
-    total += width * channels * config.features
-    widths = [config.features, *config.hidden, EMBEDDING_SIZE]
+    places = PATCH_FRAMES * MEL_BANDS
+    total = 0
+    for _, group in convolutions(config):
+        for convolution in group:
+            places //= convolution.stride**2
+            total += places * convolution.kernel**2 * convolution.inputs * convolution.outputs
+    widths = [EMBEDDING, *config.hidden, EMBEDDING_SIZE]
     return total + sum(a * b for a, b in itertools.pairwise(widths))
-
-
-class _Parts:
-    """Convolutions with normalisation and ReLU."""
-
-    def __init__(self, keras: Any, precision: str) -> None:
-        self._layers = keras.layers
-        self._precision = precision
-        self._norm = _norm_class()
-
-    def convolution(self, values: Any, filters: int, kernel: int, stride: int, name: str) -> Any:
-        padding = "valid" if kernel == stride else "same"
-        convolve = self._layers.Conv2D(
-            filters,
-            kernel,
-            stride,
-            padding=padding,
-            use_bias=False,
-            kernel_initializer="he_normal",
-            dtype=self._precision,
-            name=name,
-        )
-        return self._finished(convolve(values), name)
-
-    def depthwise(self, values: Any, name: str) -> Any:
-        convolve = self._layers.DepthwiseConv2D(
-            KERNEL, padding="same", use_bias=False, dtype=self._precision, name=name
-        )
-        return self._finished(convolve(values), name)
-
-    def _finished(self, values: Any, name: str) -> Any:
-        norm = self._norm(
-            momentum=NORM_MOMENTUM,
-            epsilon=NORM_EPSILON,
-            dtype=self._precision,
-            name=f"{name}_norm",
-        )
-        active = self._layers.Activation("relu", dtype=self._precision, name=f"{name}_relu")
-        return active(norm(values))
 
 
 @functools.cache

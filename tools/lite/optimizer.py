@@ -17,10 +17,8 @@ from audiosearch.errors import InvalidArgumentError
 __all__ = ["OPTIMIZERS", "build_optimizer", "check_optimizer"]
 
 OPTIMIZERS = ("adam", "muon")
-# The trunk's first layer, the head's last and the adaptor's last: what meets the data is Adam's.
-_LAYERS_OF_ADAM = ("tiles", "answer", "standard_embedding")
-# So that Muon's 0.05 goes with the 0.002 that Adam was good with alone.
-_ADAM_RATE = 0.04
+_LAYERS_OF_ADAM = ("standard_embedding",)  # the adaptor's last
+_ADAM_RATE = 0.1
 _ADAM_BETAS = 0.9, 0.99
 
 
@@ -44,8 +42,8 @@ def build_optimizer(name: str, peak: float, steps: int, *, warmup: int, last: fl
     name : str
         One of `OPTIMIZERS`.
     peak : float
-        Learning rate. With Muon it is that of matrices and kernels; biases, norms, depthwise
-        kernels, and what begins or ends a network are Adam's, at 0.04 of it.
+        Learning rate. With Muon it is that of matrices and kernels; biases, norms, and
+        the layer that ends the adaptor are Adam's, at 0.1 of it.
     steps : int
         Steps in all.
     warmup : int
@@ -103,8 +101,7 @@ def _muon_class() -> Any:
     class KernelMuon(base):
         def _should_use_adamw(self, variable: Any) -> bool:
             if len(variable.shape) == 4:
-                is_depthwise = variable.shape[-1] == 1  # a filter a channel is no matrix
-                return is_depthwise or any(part in variable.path for part in self.exclude_layers)
+                return any(part in variable.path for part in self.exclude_layers)
             return bool(super()._should_use_adamw(variable))
 
         def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:

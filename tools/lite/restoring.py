@@ -2,14 +2,13 @@
 
 The ONNX file holds convolutions with their normalisation folded into them. They are taken apart
 again by what their results are like on real patches, so that the network answers as the file does
-and normalisation by batch changes nothing at first. The layer that guesses the teacher's embedding,
-which is not shipped, is fitted anew.
+and normalisation by batch changes nothing at first.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,25 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.errors import DataError, MissingDependencyError, printable
-from tools.lite.distillation import embedding_statistics
 from tools.lite.network import (
     INPUT_DEVIATION,
     INPUT_MEAN,
     NORM_EPSILON,
     StudentConfig,
     build_adaptor,
-    build_head,
     build_trunk,
+    convolutions,
+    layers_of,
 )
 from tools.lite.released import Released
 from tools.lite.run import StageFolder
 from tools.lite.shards import Shard, decode_log_mel
-from tools.lite.teacher import decode_embedding
 
-__all__ = ["fit_head", "restore", "restore_parts"]
+__all__ = ["restore", "restore_parts"]
 
 _SAMPLE = 1024  # patches by which normalisation is taken apart
 _BATCH = 128
 _KERNEL_NORM = np.sqrt(2.0)  # of each filter, as fresh ones have it
-_RIDGE = 1e-3
 
 Floats = npt.NDArray[np.float32]
 
@@ -48,8 +45,6 @@ def restore(
     shard: Shard,
     released: Released,
     out: Path,
-    *,
-    teacher: Shard,
 ) -> None:
     """Write a stage's folder that holds an embedder's weights.
 
@@ -60,13 +55,11 @@ def restore(
     config : StudentConfig
         Its shape.
     shard : Shard
-        Patches, and the teacher's embeddings of them.
+        Patches.
     released : Released
         The released embeddings that it was trained with.
     out : Path
         The stage's folder.
-    teacher : Shard
-        The shard by which the teacher's embedding is standardised: the first mixed one.
 
     Raises
     ------
@@ -75,15 +68,7 @@ def restore(
     """
     order = np.random.default_rng(0).permutation(len(shard.log_mel))
     sample = decode_log_mel(np.asarray(shard.log_mel)[np.sort(order[:_SAMPLE])])
-    parts, features = restore_parts(
-        path, config, sample, mean=released.mean, deviation=released.deviation
-    )
-    mean, deviation = embedding_statistics(teacher)
-    answers = (
-        (features(decode_log_mel(log_mel)), (decode_embedding(embedding) - mean) / deviation)
-        for log_mel, embedding in _blocks(shard)
-    )
-    parts["head"] = fit_head(answers, config)
+    parts = restore_parts(path, config, sample, mean=released.mean, deviation=released.deviation)
     folder = StageFolder(out)
     folder.begin(
         {
@@ -103,8 +88,8 @@ def restore_parts(
     *,
     mean: Floats,
     deviation: Floats,
-) -> tuple[dict[str, Any], Any]:
-    """Return trunk and adaptor with an embedder's weights, and its features as a function.
+) -> dict[str, Any]:
+    """Return trunk and adaptor with an embedder's weights.
 
     Parameters
     ----------
@@ -117,80 +102,31 @@ def restore_parts(
 
     Returns
     -------
-    parts : dict of str to keras.Model
+    dict of str to keras.Model
         ``trunk`` and ``adaptor``.
-    features : callable
-        From log-mel (n, 96, 64) to features (n, width), by the ONNX file.
     """
     graph = _File(path)
-    convolutions = list(_convolutions(config))
+    names = [each.name for _, group in convolutions(config) for each in group]
     trunk = build_trunk(config)
-    moments = graph.moments(convolutions, sample)
-    for name in convolutions:
+    layers = layers_of(trunk)
+    moments = graph.moments(names, sample)
+    for name in names:
         kernel, bias = graph.weight(f"{name}_kernel"), graph.weight(f"{name}_bias")
-        if name == "tiles":
+        if name == names[0]:
             kernel = kernel * np.float32(INPUT_DEVIATION)
             bias = bias + kernel.sum(axis=(1, 2, 3)) * np.float32(INPUT_MEAN / INPUT_DEVIATION)
-        is_depthwise = name.startswith("depth_")
-        order = (2, 3, 0, 1) if is_depthwise else (2, 3, 1, 0)
-        _set_convolution(trunk, name, kernel, bias, moments[name], order)
-    kernel, bias = graph.weight("features_kernel"), graph.weight("features_bias")
-    channels = config.channels * 2 ** (len(config.depths) - 1)
-    bands = len(kernel) // channels
-    moved = kernel.reshape(channels, bands, -1).swapaxes(0, 1).reshape(len(kernel), -1)
-    trunk.get_layer("features").set_weights([moved, bias])
-
+        _set_convolution(layers, name, kernel, bias, moments[name])
     adaptor = build_adaptor(config, mean=mean, deviation=deviation)
-    features = graph.function("features_relu")
-    _set_adaptor(adaptor, graph, config, features(sample), mean, deviation)
-    return {"trunk": trunk, "adaptor": adaptor}, features
-
-
-def fit_head(blocks: Iterator[tuple[Floats, Floats]], config: StudentConfig) -> Any:
-    """Return a head fitted by ridge regression.
-
-    Parameters
-    ----------
-    blocks : iterator of tuple
-        Features (n, width), and the standardised embeddings (n, 1024) that they shall give.
-    config : StudentConfig
-        The student's shape.
-    """
-    width = config.features + 1
-    squares = np.zeros((width, width))
-    products: Any = 0.0
-    count = 0
-    for features, wanted in blocks:
-        rows = np.column_stack([features, np.ones(len(features))]).astype(np.float64)
-        squares += rows.T @ rows
-        products = products + rows.T @ wanted.astype(np.float64)
-        count += len(rows)
-    penalty = np.eye(width) * _RIDGE * count
-    penalty[-1, -1] = 0.0
-    solved = np.linalg.solve(squares + penalty, products).astype(np.float32)
-    head = build_head(config)
-    head.get_layer("answer").set_weights([solved[:-1], solved[-1]])
-    return head
-
-
-def _convolutions(config: StudentConfig) -> Iterator[str]:
-    """Yield the names of a trunk's convolutions in their order."""
-    yield "tiles"
-    for stage, depth in enumerate(config.depths, start=1):
-        if stage > 1:
-            yield f"merge_{stage}"
-        for number in range(1, depth + 1):
-            kinds = ("full",) if config.block == "full" else ("depth", "point")
-            yield from (f"{kind}_{stage}_{number}" for kind in kinds)
+    _set_adaptor(adaptor, graph, config, graph.run("guess", sample), mean, deviation)
+    return {"trunk": trunk, "adaptor": adaptor}
 
 
 def _set_convolution(
-    trunk: Any,
+    layers: Mapping[str, Any],
     name: str,
     kernel: Floats,
     bias: Floats,
     moments: tuple[Floats, Floats],
-    order: tuple[int, ...],
 ) -> None:
     """Set a convolution and its normalisation to what together they were folded to."""
     mean, variance = moments[0] - bias, moments[1]
@@ -198,9 +134,9 @@ def _set_convolution(
     scale = _KERNEL_NORM / np.maximum(norms, 1e-6)
     scaled = kernel * scale[:, None, None, None]
     wide = variance * np.square(scale)
-    trunk.get_layer(name).set_weights([np.transpose(scaled, order).astype(np.float32)])
+    layers[name].set_weights([np.transpose(scaled, (2, 3, 1, 0)).astype(np.float32)])
     values = (np.sqrt(wide + NORM_EPSILON) / scale, mean + bias, mean * scale, wide)
-    trunk.get_layer(f"{name}_norm").set_weights([v.astype(np.float32) for v in values])
+    layers[f"{name}_norm"].set_weights([v.astype(np.float32) for v in values])
 
 
 def _set_adaptor(
@@ -225,12 +161,6 @@ def _set_adaptor(
         adaptor.get_layer(name).set_weights([kernel, bias])
 
 
-def _blocks(shard: Shard) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
-    for begin in range(0, len(shard.log_mel), 2048):
-        rows = slice(begin, begin + 2048)
-        yield np.asarray(shard.log_mel[rows]), np.asarray(shard.embedding[rows])
-
-
 class _File:
     """An exported embedder: its weights by name, and what lies between its layers."""
 
@@ -250,22 +180,20 @@ class _File:
         }
 
     def weight(self, name: str) -> Floats:
+        if f"{name}_bytes" in self._values:
+            return self._values[f"{name}_bytes"] * self._values[f"{name}_scale"]
         if name not in self._values:
             raise DataError(f"{self._name} has no '{name}'; it is of another shape.")
         return self._values[name]
 
-    def function(self, result: str) -> Any:
-        """Return log-mel to what a node gives, as a function."""
+    def run(self, result: str, log_mel: Floats) -> Floats:
+        """Return what a node gives of patches (n, 96, 64)."""
         session = self._session([result])
-
-        def run(log_mel: Floats) -> Floats:
-            parts = [
-                session.run([result], {"log_mel": log_mel[begin : begin + _BATCH]})[0]
-                for begin in range(0, len(log_mel), _BATCH)
-            ]
-            return np.concatenate(parts)
-
-        return run
+        parts = [
+            session.run([result], {"log_mel": log_mel[begin : begin + _BATCH]})[0]
+            for begin in range(0, len(log_mel), _BATCH)
+        ]
+        return np.concatenate(parts)
 
     def moments(self, names: list[str], sample: Floats) -> dict[str, tuple[Floats, Floats]]:
         """Return mean and variance of each channel of what convolutions give."""

@@ -34,7 +34,7 @@ from tools.lite.network import StudentConfig, config_from_dict
 __all__ = ["StageFolder", "load_parts", "run_stage", "student_of"]
 
 Parts = Mapping[str, Any]
-"""Keras models by the name of the student's part: ``trunk``, ``head``, ``adaptor``."""
+"""Keras models by the name of the student's part: ``trunk``, ``adaptor``."""
 
 
 class StageFolder:

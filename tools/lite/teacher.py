@@ -1,4 +1,4 @@
-"""YAMNet as a teacher: its embedding and its scores for the very patches the student sees.
+"""YAMNet as a teacher: its maps, embedding and scores for the very patches the student sees.
 
 YAMNet (Google, Apache-2.0) is an 8-bit TFLite network. It is turned into a float ONNX graph once,
 with the input of its last dense layer, 1,024 values, as a second output. It teaches only: no weight
@@ -10,6 +10,7 @@ Its log-mel is that of `audiosearch.frontend` but for the offset inside the loga
 from __future__ import annotations
 
 import csv
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from audiosearch.storage import atomic_path
 
 __all__ = [
     "EMBEDDING",
+    "MAPS",
     "Teacher",
     "convert_teacher",
     "decode_embedding",
@@ -35,6 +37,12 @@ __all__ = [
 
 EMBEDDING = 1024
 """Values of YAMNet's embedding, each from 0 to 6."""
+
+MAPS = ((12, 8, 256), (6, 4, 512), (3, 2, 1024))
+"""Time, frequency and channels of YAMNet's last map of each of these sizes.
+
+The mean over the places of the last one is the embedding.
+"""
 
 _CLASSES = 521
 _OUR_OFFSET, _ITS_OFFSET = 0.01, 0.001
@@ -64,6 +72,7 @@ class Teacher:
         *,
         threads: int = 1,
     ) -> None:
+        self._path, self._threads = path, threads
         self._session = onnx_session(path, name=os.fspath(path), threads=threads)
         self.columns = read_class_map(class_map)
 
@@ -90,6 +99,49 @@ class Teacher:
             embedding[rows], its_scores = self._session.run(["embedding", "scores"], inputs)
             scores[rows, self.columns] = its_scores
         return embedding, scores
+
+    def maps(self, log_mel: Floats) -> tuple[Floats, ...]:
+        """Return YAMNet's maps of patches (n, 96, 64), one of each of `MAPS`, float32 (n, ...)."""
+        found = [np.empty((len(log_mel), *shape), np.float32) for shape in MAPS]
+        for start in range(0, len(log_mel), _BATCH):
+            rows = slice(start, start + _BATCH)
+            given = self._map_session.run(None, {"log_mel": its_log_mel(log_mel[rows])})
+            for whole, part in zip(found, given, strict=True):
+                whole[rows] = part.transpose(0, 2, 3, 1)
+        return tuple(found)
+
+    @functools.cached_property
+    def _map_session(self) -> Any:
+        import onnx
+        from onnx import helper
+
+        model = onnx.load(os.fspath(self._path))
+        names = _map_names(model.graph)
+        del model.graph.output[:]
+        model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+        return onnx_session(
+            model.SerializeToString(), name=os.fspath(self._path), threads=self._threads
+        )
+
+
+def _map_names(graph: Any) -> list[str]:
+    """Return the name of the last 1 x 1 activation of as many channels as each of `MAPS` has."""
+    outputs = {
+        item.name: item.dims[0]
+        for item in graph.initializer
+        if len(item.dims) == 4 and item.dims[2] == 1
+    }
+    channels = {
+        node.output[0]: outputs[node.input[1]]
+        for node in graph.node
+        if node.op_type == "Conv" and node.input[1] in outputs
+    }
+    active = {
+        channels[node.input[0]]: node.output[0]
+        for node in graph.node
+        if node.op_type == "Clip" and node.input[0] in channels
+    }
+    return [active[shape[-1]] for shape in MAPS]
 
 
 def scores_of(
