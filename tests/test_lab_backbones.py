@@ -35,10 +35,10 @@ def test_the_trunk_hears_what_the_bundled_embedder_hears():
     places = next(x for x in network.layers if type(x).__name__ == "GlobalAveragePooling1D")
     mean = keras.Model(network.inputs, places.output).predict([log_mel], verbose=0)
     # The embedder's order: channels, then bands.
-    ours = mean.reshape(2, 4, 192).transpose(0, 2, 1).reshape(2, 768)
+    ours = mean.reshape(2, 4, 320).transpose(0, 2, 1).reshape(2, 1280)
     session = onnxruntime.InferenceSession(load_trunk().SerializeToString())
     (wanted,) = session.run(None, {session.get_inputs()[0].name: log_mel})
-    np.testing.assert_allclose(run_layers(log_mel)[:, :768], wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run_layers(log_mel)[:, :1280], wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -71,7 +71,8 @@ def test_only_the_last_stage_of_the_trunk_is_trained_on(tmp_path):
     sounds = read_sounds(class_folders(tmp_path / "data", n=6))
     before = build_network("lite-trunk", (100, 64), 3)
     trained = {tuple(v.shape) for v in before.trainable_variables}
-    assert trained == {(2, 2, 96, 192), (3, 3, 192, 192), (192,), (1536, 3), (3,)}
+    merge, block = (2, 2, 256, 320), {(1, 1, 320, 128), (3, 3, 128, 128), (1, 1, 128, 320)}
+    assert trained == {merge, *block, (128,), (320,), (2560, 3), (3,)}
     config = LabConfig(model="transfer-tuned", epochs=3, batch_size=6, validation=0)
     run = train_lab(sounds, tmp_path / "out", config=config, cache=tmp_path / "cache")
     new = [write_sound(tmp_path / f"{kind}.wav", kind, 50) for kind in ("low", "high", "noise")]

@@ -28,8 +28,11 @@ from audiosearch.own.layers import load_trunk
 
 __all__ = ["fetch_mobilenet", "lite_trunk", "mobilenet"]
 
-_TRAINED = ("merge_3", "full_3_")
+_TRAINED = ("merge_3", "squeeze_3_", "inner_3_", "expand_3_")
 """How the names of the trunk's convolutions begin that are trained on: its last stage."""
+
+_SCALE = 0.4
+"""What brings the values of that stage near to those that fresh layers expect."""
 
 _NAME = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
 _PUBLISHER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2"
@@ -47,7 +50,7 @@ def lite_trunk(layers: Any, clip: Any) -> Any:
     Returns
     -------
     keras.KerasTensor
-        Mean and maximum over time of what its places hold, (1536,).
+        Mean and maximum over time of what its places hold, (2560,).
 
     Raises
     ------
@@ -65,8 +68,15 @@ def lite_trunk(layers: Any, clip: Any) -> Any:
     for node in graph.node:
         given = [values[name] for name in node.input if name in values]
         match node.op_type:
-            case "Cast":  # float16 in the file
-                weights[node.output[0]] = weights[node.input[0]]
+            case "Cast":  # int8 or float16 in the file
+                weights[node.output[0]] = weights[node.input[0]].astype(np.float32)
+            case "Mul":  # what the int8 stand for
+                factors = [weights[name] for name in node.input]
+                weights[node.output[0]] = factors[0] * factors[1]
+            case "Clip":
+                values[node.output[0]] = layers.ReLU(max_value=float(weights[node.input[2]]))(
+                    given[0]
+                )
             case "Reshape":
                 values[node.output[0]] = given[0]
             case "Conv":
@@ -86,7 +96,7 @@ def lite_trunk(layers: Any, clip: Any) -> Any:
     places = values[graph.node[-2].input[0]]
     rows = layers.Reshape((places.shape[1], places.shape[2] * places.shape[3]))(places)
     both = [layers.GlobalAveragePooling1D()(rows), layers.GlobalMaxPooling1D()(rows)]
-    return layers.Dropout(0.5)(layers.Concatenate()(both))
+    return layers.Dropout(0.5)(layers.Rescaling(_SCALE)(layers.Concatenate()(both)))
 
 
 def _convolved(

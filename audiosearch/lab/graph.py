@@ -189,6 +189,12 @@ def _relu(graph: LabGraph, layer: Any, values: str) -> str:
     return graph.op("Clip", values, graph.number(0.0), graph.number(float(layer.max_value)))
 
 
+def _rescaled(graph: LabGraph, layer: Any, values: str) -> str:
+    if layer.offset:
+        raise ModelError("A rescaling with an offset cannot be exported.")
+    return graph.op("Mul", values, graph.number(float(layer.scale)))
+
+
 def _dot(graph: LabGraph, layer: Any, first: str, second: str) -> str:
     if tuple(layer.axes) != (1, 1):
         raise ModelError("A dot product over other axes than the first cannot be exported.")
@@ -241,6 +247,7 @@ _LAYERS: dict[str, Callable[..., str]] = {
     "LSTM": _lstm,
     "MaxPooling2D": _pool("MaxPool"),
     "ReLU": _relu,
+    "Rescaling": _rescaled,
     "Reshape": _shaped,
     "Softmax": lambda graph, layer, x: graph.op("Softmax", x, axis=layer.axis),
     "ZeroPadding2D": _padded,

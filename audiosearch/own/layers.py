@@ -18,34 +18,41 @@ from audiosearch.models import bundled_model, onnx_session
 
 __all__ = ["load_trunk", "run_hidden", "run_layers"]
 
-_TRUNK_VALUES = 768
+_TRUNK_VALUES = 1280
 _HIDDEN_VALUES = 512
 _BATCH = 16
+_AFTER_TRUNK = "map_3"
+"""The convolution that is given what the third stage holds."""
+_TRUNK, _HIDDEN = "trunk", "hidden"
 
 Floats = npt.NDArray[np.float32]
 
 
 def load_trunk() -> Any:
-    """Return the convolutions as an ONNX model: (n, 96, 64) to (n, 768), float32.
+    """Return three stages of convolutions as an ONNX model: (n, 96, 64) to (n, 1280), float32.
 
-    It ends before the first dense layer, where the mean over time is taken: 192 values of each of
-    four bands.
+    It ends with the mean over time of what the third stage holds: 320 values of each of four bands.
 
     Raises
     ------
     MissingDependencyError
         When onnx is not installed.
     """
-    return _before_dense(0)
+    return _cut(_TRUNK)
 
 
 def run_layers(patches: Floats) -> Floats:
-    """Return what the first and the last dense layer are given of patches, float32 (n, 1280).
+    """Return what `load_trunk` gives of patches and the last dense layer is given, (n, 1792).
 
     Parameters
     ----------
     patches : float32 (n, 96, 64)
         Log-mel.
+
+    Returns
+    -------
+    float32 (n, 1792)
+        1,280 values of the trunk, then the 512 of the hidden layer.
 
     Raises
     ------
@@ -75,21 +82,31 @@ def run_hidden(patches: Floats) -> Floats:
     return run_layers(patches)[:, _TRUNK_VALUES:]
 
 
-def _before_dense(*numbers: int) -> Any:
-    """Return the embedder up to some of its dense layers, as an ONNX model."""
+def _cut(*ends: str) -> Any:
+    """Return the embedder up to some of its results, or their mean over time, as an ONNX model."""
     try:
         import onnx
-        from onnx import shape_inference, utils
+        from onnx import TensorProto, helper, shape_inference, utils
     except ImportError as error:
         raise MissingDependencyError(
             "onnx", extra="tensorflow", purpose="Building on the bundled embedder"
         ) from error
-    model = shape_inference.infer_shapes(onnx.load(bundled_model("lite").path))
-    dense = [node for node in model.graph.node if node.op_type == "Gemm"]
-    ends = [dense[number].input[0] for number in numbers]
-    return utils.Extractor(model).extract_model([model.graph.input[0].name], ends)
+    model = onnx.load(bundled_model("lite").path)
+    graph = model.graph
+    place = next(node for node in graph.node if node.name == _AFTER_TRUNK).input[0]
+    graph.node.append(helper.make_node("ReduceMean", [place], ["over_time"], axes=[2], keepdims=0))
+    graph.node.append(helper.make_node("Flatten", ["over_time"], [_TRUNK]))
+    graph.output.append(
+        helper.make_tensor_value_info(_TRUNK, TensorProto.FLOAT, ["n", _TRUNK_VALUES])
+    )
+    last = [node for node in graph.node if node.op_type == "Gemm"][-1]
+    named = {_TRUNK: _TRUNK, _HIDDEN: last.input[0]}
+    model = shape_inference.infer_shapes(model)
+    extractor = utils.Extractor(model)
+    return extractor.extract_model([graph.input[0].name], [named[end] for end in ends])
 
 
 @functools.cache
 def _session() -> Any:
-    return onnx_session(_before_dense(0, -1).SerializeToString(), name="The model 'lite'")
+    model = _cut(_TRUNK, _HIDDEN)
+    return onnx_session(model.SerializeToString(), name="The model 'lite'")
