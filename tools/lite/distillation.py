@@ -135,6 +135,14 @@ def distil(
     -------
     list of dict
         A row an epoch.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When there is no such mixed shard, the folder holds a stage with other settings, or `start`
+        holds a student of another shape.
+    DataError
+        When training diverges.
     """
     keras = import_keras()
     keras.utils.set_random_seed(config.seed)
@@ -201,6 +209,8 @@ def mixed_shards(folder: Path, first: int) -> list[Path]:
 
 class PatchOrder:
     """The patches of an epoch: all of a mixed shard and some of a clean one, in a random order.
+
+    A clean shard that has fewer than the share that is wanted gives all it has.
 
     Parameters
     ----------
