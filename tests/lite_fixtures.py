@@ -187,7 +187,7 @@ def distilled(
 ) -> list[dict[str, float]]:
     """Run stage 1."""
     config = distillation.DistillationConfig(
-        **{"student": STUDENT, "epochs": 3, "apart": 1, "batch": 16, "learning_rate": 5e-3}
+        **{"student": STUDENT, "epochs": 3, "apart": 1, "batch": 16, "learning_rate": 3e-2}
         | changes
     )  # fmt: skip
     layer = (StubTeacher.kernel, StubTeacher.bias)
@@ -202,7 +202,7 @@ def adaptation_config(**changes) -> adaptation.AdaptationConfig:
 
 def train_stages(prepared: Path, material: adaptation.Material) -> Path:
     """Finish stages 1, 2 and 3."""
-    distilled(prepared, prepared / "one")
+    distilled(prepared, prepared / "one", epochs=5)
     config = adaptation_config(epochs=6)
     adaptation.adapt(material, prepared / "one", prepared / "two", config, say=lambda _: None)
     adaptation.tune(material, prepared / "two", prepared / "three", config, say=lambda _: None)

@@ -359,9 +359,10 @@ def test_every_patch_and_clip_of_a_shard_is_in_one_batch(lite_work, lite_materia
 def test_stages_learn_what_they_are_told(lite_stages):
     with (lite_stages / "one" / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    # The first epoch has its parts side by side: the embedding is of another kind there.
-    for name in (*PARTS, "embedding_error"):
-        assert float(rows[2][name]) < float(rows[1][name])
+    # The first and the fifth epoch read the same mixed shard. What the last part is given in them
+    # is not the same: in the first, its parts are side by side.
+    for name in PARTS[:2]:
+        assert float(rows[4][name]) < 0.9 * float(rows[0][name])
     for name in ("two", "three"):
         with (lite_stages / name / "metrics.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
