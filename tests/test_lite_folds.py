@@ -27,7 +27,7 @@ def test_each_fold_has_a_guide_and_a_student_of_its_own(
     monkeypatch.setattr(commands, "_teacher", lambda *_: StubTeacher())
     weights = "--pairs 3 --guide-pairs 10 --guidance 2 --pairs-a-step 2 --patches 64"
     epochs = "--epochs 1 --guide-epochs 1 --optimizer muon --learning-rate 0.01"
-    files = ["--audioset-clips", "clips.npz", "--released", "released.h5"]
+    files = ["--audioset-clips", "clips.npz", "--released", "released.h5", "--yamnet", "yamnet"]
     stages = [str(lite_stages), str(lite_stages / "one"), str(tmp_path)]
     assert main(["folds", *stages, *weights.split(), *epochs.split(), *files]) == 0
 

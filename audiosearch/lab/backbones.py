@@ -1,8 +1,8 @@
 """Pretrained networks that the lab's own stand on: they begin with weights that heard or saw much.
 
 ==================== ========================================================================
-``lite-trunk``       the bundled embedder's convolutions, over the whole spectrogram at once;
-                     the last stage is trained on, with the classes
+``lite-trunk``       three stages of the bundled embedder's convolutions, over the whole
+                     spectrogram at once; the third is trained on, with the classes
 ``mobilenet``        Keras's MobileNetV2 with ImageNet weights (Sandler et al.,
                      arXiv:1801.04381), on the spectrogram as a picture; all of it is trained on
 ``mobilenet-frozen`` the same, and only what stands on it is trained
@@ -15,6 +15,7 @@ keeps the statistics that it came with: a few hundred sounds give no better ones
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ import numpy.typing as npt
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
 from audiosearch.model_cache import RemoteFile, accept, fetch_file, locked, model_folder
-from audiosearch.own.layers import load_trunk
+from audiosearch.own.layers import load_trunk, weights_of
 
 __all__ = ["fetch_mobilenet", "lite_trunk", "mobilenet"]
 
-_TRAINED = ("merge_3", "squeeze_3_", "inner_3_", "expand_3_")
-"""How the names of the trunk's convolutions begin that are trained on: its last stage."""
+_TRAINED = re.compile(r"[a-z]+_3(_\d+)?")
+"""Names of the convolutions that are trained on: those of the third stage."""
 
 _SCALE = 0.4
 """What brings the values of that stage near to those that fresh layers expect."""
@@ -45,7 +46,7 @@ _BY_HAND = "The models whose names begin with mobilenet need it; the others do n
 
 
 def lite_trunk(layers: Any, clip: Any) -> Any:
-    """Put the bundled embedder's trunk on a log-mel spectrogram (frames, 64), as it is.
+    """Put the bundled embedder's first three stages on a log-mel spectrogram (frames, 64).
 
     Returns
     -------
@@ -59,20 +60,15 @@ def lite_trunk(layers: Any, clip: Any) -> Any:
     MissingDependencyError
         When onnx is not installed.
     """
-    from onnx import numpy_helper
-
     frames, bands = clip.shape[1:]
-    graph = load_trunk().graph
-    weights = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    model = load_trunk()
+    graph, weights = model.graph, weights_of(model)
     values = {graph.input[0].name: layers.Reshape((frames, bands, 1))(clip)}
     for node in graph.node:
         given = [values[name] for name in node.input if name in values]
         match node.op_type:
-            case "Cast":  # int8 or float16 in the file
-                weights[node.output[0]] = weights[node.input[0]].astype(np.float32)
-            case "Mul":  # what the int8 stand for
-                factors = [weights[name] for name in node.input]
-                weights[node.output[0]] = factors[0] * factors[1]
+            case "Cast" | "Mul" if node.output[0] in weights:
+                pass
             case "Clip":
                 values[node.output[0]] = layers.ReLU(max_value=float(weights[node.input[2]]))(
                     given[0]
@@ -119,7 +115,7 @@ def _convolved(
         padding="same" if is_same else "valid",
         kernel_initializer=lambda *_, **__: ops.convert_to_tensor(kernel.transpose(2, 3, 1, 0)),
         bias_initializer=lambda *_, **__: ops.convert_to_tensor(bias),
-        trainable=node.output[0].startswith(_TRAINED),
+        trainable=_TRAINED.fullmatch(node.output[0]) is not None,
     )
     return layer(values)
 

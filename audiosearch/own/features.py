@@ -6,7 +6,7 @@ name               shape for a clip of S seconds what it is
 ``lite``           (1 + (S - 0.96) / 0.48, 128) embeddings of the bundled embedder
 ``vggish``         the same                     embeddings of the real VGGish, where it is fetched
 ``lite-hidden``    the same, 512 values         what the bundled embedder's last layer is given
-``lite-layers``    the same, 1792 values        its convolutions' mean over time, and the same
+``lite-layers``    the same, 1792 values        its third stage's mean over time, and the same
 ``log-mel``        (100 S, 64)                  log-mel spectrogram, frames of 10 ms
 ``log-mel-stereo`` (100 S, 64, 2)               those of left and right
 ``image``          (96, 96)                     the first as an 8-bit picture of one size

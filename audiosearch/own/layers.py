@@ -16,7 +16,7 @@ import numpy.typing as npt
 from audiosearch.errors import MissingDependencyError
 from audiosearch.models import bundled_model, onnx_session
 
-__all__ = ["load_trunk", "run_hidden", "run_layers"]
+__all__ = ["load_trunk", "run_hidden", "run_layers", "weights_of"]
 
 _TRUNK_VALUES = 1280
 _HIDDEN_VALUES = 512
@@ -39,6 +39,24 @@ def load_trunk() -> Any:
         When onnx is not installed.
     """
     return _cut(_TRUNK)
+
+
+def weights_of(model: Any) -> dict[str, Floats]:
+    """Return an ONNX model's weights by name, as what is stored small stands for.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Its int8 and float16 weights are widened by Cast, and by Mul with a scale.
+    """
+    from onnx import numpy_helper
+
+    weights = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("Cast", "Mul") and all(name in weights for name in node.input):
+            first, *others = (weights[name].astype(np.float32) for name in node.input)
+            weights[node.output[0]] = first * others[0] if others else first
+    return weights
 
 
 def run_layers(patches: Floats) -> Floats:

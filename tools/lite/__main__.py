@@ -116,6 +116,10 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("run_folder", type=Path)
         _add_training(stage, epochs=epochs, rate=rate)
         _add_released(stage, needed=True)
+        if name in ("guide", "folds"):
+            stage.add_argument(
+                "--yamnet", type=Path, required=True, help="folder of YAMNet's files"
+            )
         stage.add_argument("--classifier", action="append", help="run folder; may be repeated")
         stage.add_argument("--raw", action="store_true", help="agree on scores before calibration")
         stage.add_argument("--pairs", type=float, default=0.5)
@@ -128,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         else:
             stage.add_argument("--guide", type=Path, help="folder of the finished guide")
             stage.add_argument("--guidance", type=float, default=0.0)
-        stage.add_argument("--clean", type=float, default=0.3)
+        stage.add_argument("--clean", type=float, default=0.3, help="share of epochs of clean ones")
         stage.add_argument("--first", type=int, default=0, help="first mixed shard to read")
         stage.add_argument("--patches", type=int, default=256, help="patches of a step")
         stage.add_argument("--pairs-a-step", type=int, default=6)
@@ -185,7 +189,6 @@ def _add_released(parser: argparse.ArgumentParser, *, needed: bool) -> None:
                         help="npz of AudioSet clips as features")  # fmt: skip
     if needed:
         parser.add_argument("--released", type=Path, required=True, help="bal_train.h5")
-        parser.add_argument("--yamnet", type=Path, help="folder of YAMNet's files")
 
 
 def _add_training(parser: argparse.ArgumentParser, *, epochs: int, rate: float) -> None:

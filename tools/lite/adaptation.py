@@ -286,8 +286,10 @@ class Stage:
 
     def features_of(self, folder: Path) -> npt.NDArray[np.float16]:
         """Return the trunk's features of a shard; kept beside the trunk, for all folds."""
-        digest = sha256_file(folder / "clips.npz")[:12]  # of a shard made anew it is another
-        path = self._start / "features" / f"{folder.name}-{digest}.npy"
+        # Of a shard that was made anew, or a trunk that went on, they are others.
+        digests = (sha256_file(path)[:12] for path in
+                   (folder / "clips.npz", self._start / "student.npz"))  # fmt: skip
+        path = self._start / "features" / f"{folder.name}-{'-'.join(digests)}.npy"
         if not path.exists():
             codes = Shard(folder).log_mel
             parts = [

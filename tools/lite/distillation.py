@@ -1,9 +1,10 @@
 """Stage 1: the trunk learns to answer as YAMNet does, patch by patch.
 
 Each part of the trunk is compared with the map of YAMNet's that it shall give (Romero et al.,
-"FitNets", ICLR 2015), the whole with YAMNet's embedding. In the first epochs the parts learn side
-by side, each given YAMNet's map before it (Li et al., "Blockwisely supervised neural architecture
-search with knowledge distillation", CVPR 2020). Then each is given what the part before it says.
+"FitNets", ICLR 2015), the whole with YAMNet's embedding. In the first epochs, as many as ``apart``
+says, the parts learn side by side, each given YAMNet's map before it (Li et al., "Blockwisely
+supervised neural architecture search with knowledge distillation", CVPR 2020). Then each is given
+what the part before it says.
 
 Loss: squared error of the maps, each by its variance; of the standardised embedding; and
 cross-entropy of the scores that YAMNet's own last layer makes of it, so that errors count by what
@@ -23,13 +24,14 @@ import numpy.typing as npt
 
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError
+from audiosearch.storage import sha256_file
 from tools.lite.network import PARTS, StudentConfig, build_trunk
 from tools.lite.optimizer import build_optimizer, check_optimizer
 from tools.lite.run import StageFolder, load_parts, run_stage, student_of
 from tools.lite.shards import Shard, decode_log_mel, shard_folders
 from tools.lite.teacher import Teacher, decode_embedding
 
-__all__ = ["DistillationConfig", "distil", "embedding_statistics", "mixed_shards"]
+__all__ = ["DistillationConfig", "answer_errors", "distil", "embedding_statistics", "mixed_shards"]
 
 _JUDGED = 4096  # patches of the clean shard that are judged after each epoch
 _MEASURED = 1024  # patches by which the maps' variances are measured
@@ -139,30 +141,40 @@ def distil(
     Raises
     ------
     InvalidArgumentError
-        When there is no such mixed shard, the folder holds a stage with other settings, or `start`
-        holds a student of another shape.
+        When there is no such mixed shard or one is too small, the folder holds a stage with other
+        settings, or `start` holds a student of another shape.
     DataError
-        When training diverges.
+        When there are no clean shards, `start` is no finished stage, or training diverges.
     """
     keras = import_keras()
     keras.utils.set_random_seed(config.seed)
     mixed = mixed_shards(shards, config.first)
     clean = shard_folders(shards, "clean")
     judged = Shard(clean[0])
-    measured = patches_of_shard(Shard(mixed[0]), _MEASURED)
-    variances = [float(values.var(dtype=np.float64)) for values in teacher.maps(measured)]
-    parts = {"trunk": build_trunk(config.student, precision=config.precision)}
-    folder = StageFolder(out)
-    folder.begin({"stage": "distillation", "shards": len(mixed), **asdict(config)})
-    if start is not None:
-        if student_of(start) != config.student:
-            raise InvalidArgumentError(
-                f"{start} holds a student of another shape. Name the shape that it has: "
-                f"{student_of(start)}."
-            )
-        load_parts(start, parts)
     orders = [PatchOrder(epoch, mixed, clean, config) for epoch in range(1, config.epochs + 1)]
     steps = [len(order) // config.batch for order in orders]
+    if not min(steps):
+        raise InvalidArgumentError(
+            f"A shard has fewer patches than the {config.batch} of a step. Name a smaller batch "
+            "(--batch), or make larger shards (--clips)."
+        )
+    if start is not None:
+        _check_shape(start, config.student)
+    folder = StageFolder(out)
+    folder.begin(
+        {
+            "stage": "distillation",
+            "start": sha256_file(start / "student.npz")[:16] if start else None,
+            "shards": len(mixed),
+            **asdict(config),
+        }
+    )
+    parts = {"trunk": build_trunk(config.student, precision=config.precision)}
+    if start is not None:
+        load_parts(start, parts)
+    measured = patches_of_shard(Shard(mixed[0]), _MEASURED)
+    maps = teacher.maps(measured)
+    variances = [float(values.var(dtype=np.float64)) for values in maps]
     trainer = _trainer_class()(
         parts["trunk"], variances, embedding_statistics(Shard(mixed[0])), last_layer, config
     )
@@ -180,8 +192,8 @@ def distil(
         for log_mel in orders[epoch - 1].batches(config.batch):
             yield as_tensors(log_mel, teacher.maps(log_mel), apart=epoch <= config.apart)
 
-    trainer(next(iter(batches(1)))[0])
-
+    # Two patches, so that it has its weights.
+    trainer(as_tensors(measured[:2], [values[:2] for values in maps], apart=False)[0])
     return run_stage(
         folder,
         trainer,
@@ -191,6 +203,15 @@ def distil(
         judge=functools.partial(trainer.judge, judged),
         say=say,
     )
+
+
+def _check_shape(start: Path, wanted: StudentConfig) -> None:
+    found = student_of(start)
+    if found != wanted:
+        options = " ".join(
+            f"--{name} {','.join(map(str, numbers))}" for name, numbers in asdict(found).items()
+        )
+        raise InvalidArgumentError(f"{start} holds a student of another shape. Add {options}.")
 
 
 def mixed_shards(folder: Path, first: int) -> list[Path]:
@@ -210,8 +231,6 @@ def mixed_shards(folder: Path, first: int) -> list[Path]:
 class PatchOrder:
     """The patches of an epoch: all of a mixed shard and some of a clean one, in a random order.
 
-    A clean shard that has fewer than the share that is wanted gives all it has.
-
     Parameters
     ----------
     epoch : int
@@ -220,6 +239,11 @@ class PatchOrder:
         The shards.
     config : DistillationConfig
         Share of clean ones, and seed.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When the clean shard has fewer patches than that.
     """
 
     def __init__(
@@ -229,8 +253,12 @@ class PatchOrder:
         self._mixed = Shard(mixed[(epoch - 1) % len(mixed)])
         self._clean = Shard(clean[(epoch - 1) % len(clean)])
         count = len(self._mixed.log_mel)
-        wanted = round(count * config.clean / (1 - config.clean))
-        self._clean_count = min(wanted, len(self._clean.log_mel))
+        self._clean_count = round(count * config.clean / (1 - config.clean))
+        if self._clean_count > len(self._clean.log_mel):
+            raise InvalidArgumentError(
+                f"{clean[(epoch - 1) % len(clean)]} has {len(self._clean.log_mel)} patches, not "
+                f"the {self._clean_count} that a share of {config.clean} takes. Lower --clean."
+            )
 
     def __len__(self) -> int:
         return len(self._mixed.log_mel) + self._clean_count
@@ -265,6 +293,35 @@ def embedding_statistics(shard: Shard) -> tuple[Floats, Floats]:
     values = decode_embedding(np.asarray(shard.embedding))
     deviation = np.maximum(values.std(axis=0, dtype=np.float64), _DEVIATION_FLOOR)
     return values.mean(axis=0, dtype=np.float64).astype(np.float32), deviation.astype(np.float32)
+
+
+def answer_errors(
+    embedding: Any, guess: Any, deviation: Any, last_layer: tuple[Any, Any]
+) -> tuple[Any, Any]:
+    """Return how far a guess of the teacher's embedding is from it, two numbers a patch (n,).
+
+    Parameters
+    ----------
+    embedding, guess : tensor (n, 1024)
+        What is wanted, and what was found.
+    deviation : tensor (1024,)
+        By which the embedding is standardised.
+    last_layer : tuple of tensors
+        As `teacher.last_layer` gives it.
+
+    Returns
+    -------
+    error : tensor (n,)
+        Squared error of the standardised embedding, mean over its values.
+    entropy : tensor (n,)
+        Cross-entropy of the scores that the teacher's last layer makes of both, mean over classes.
+    """
+    ops = import_keras().ops
+    kernel, bias = last_layer
+    error = ops.mean(ops.square((guess - embedding) / deviation), axis=1)
+    truth = ops.sigmoid(ops.matmul(embedding, kernel) + bias)
+    logits = ops.matmul(guess, kernel) + bias
+    return error, ops.mean(ops.softplus(logits) - truth * logits, axis=1)
 
 
 @functools.cache
@@ -303,11 +360,10 @@ def _trainer_class() -> Any:
 
         def losses_of(self, embedding: Any, guess: Any) -> tuple[Any, Any]:
             """Return mean squared error and mean cross-entropy of a batch."""
-            error = ops.mean(ops.square((guess - embedding) / self._deviation))
-            truth = ops.sigmoid(ops.matmul(embedding, self._kernel) + self._bias)
-            logits = ops.matmul(guess, self._kernel) + self._bias
-            entropy = ops.mean(ops.softplus(logits) - truth * logits)
-            return error, entropy
+            error, entropy = answer_errors(
+                embedding, guess, self._deviation, (self._kernel, self._bias)
+            )
+            return ops.mean(error), ops.mean(entropy)
 
         def compute_loss(
             self,
@@ -318,16 +374,14 @@ def _trainer_class() -> Any:
             training: bool = True,
         ) -> Any:
             total = 0.0
+            y = {part: ops.convert_to_tensor(values) for part, values in y.items()}
+            y_pred = {part: ops.cast(values, "float32") for part, values in y_pred.items()}
             for part in PARTS:
-                wanted = ops.convert_to_tensor(y[part])
-                found = ops.cast(y_pred[part], "float32")
-                error = ops.mean(ops.square(found - wanted)) / self._variances[part]
+                error = ops.mean(ops.square(y_pred[part] - y[part])) / self._variances[part]
                 self.trackers[part].update_state(error)
                 total = total + self._config.map_weight * error
-            # Those of the last map.
-            error, entropy = self.losses_of(
-                ops.mean(wanted, axis=(1, 2)), ops.mean(found, axis=(1, 2))
-            )
+            embedding, guess = (ops.mean(maps[PARTS[-1]], axis=(1, 2)) for maps in (y, y_pred))
+            error, entropy = self.losses_of(embedding, guess)
             self.trackers["embedding_error"].update_state(error)
             self.trackers["score_error"].update_state(entropy)
             return total + error + self._config.score_weight * entropy

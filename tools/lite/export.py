@@ -16,22 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.embedders.base import EMBEDDING_SIZE, SPACE
-from audiosearch.errors import DataError, MissingDependencyError
+from audiosearch.errors import MissingDependencyError
 from audiosearch.frontend import MEL_BANDS, PATCH_FRAMES
 from audiosearch.storage import atomic_path, read_json, sha256_file, write_json
 from tools.lite.network import (
-    HIGHEST,
     INPUT_DEVIATION,
     INPUT_MEAN,
-    NORM_EPSILON,
     Convolution,
     StudentConfig,
-    build_adaptor,
     build_trunk,
     convolutions,
     layers_of,
 )
-from tools.lite.run import load_parts, student_of
+from tools.lite.run import load_adaptor, load_parts, student_of
+from tools.lite.teacher import HIGHEST
 
 __all__ = ["export_stage", "export_student"]
 
@@ -57,22 +55,19 @@ def export_stage(folder: Path, target: Path) -> Path:
     Raises
     ------
     DataError
-        When the folder holds no stage, or one without an adaptor.
+        When the folder holds no finished stage, or one without an adaptor.
     """
     config = student_of(folder)
     described = read_json(folder / "config.json")
-    scale = described.get("values")
-    if scale is None:
-        raise DataError(f"{folder} is a stage without an adaptor; export one of stage 2 or 3.")
-    adaptor = build_adaptor(config, mean=scale["mean"], deviation=scale["deviation"])
-    parts = {"trunk": build_trunk(config), "adaptor": adaptor}
-    load_parts(folder, parts)
+    adaptor = load_adaptor(folder)
+    trunk = build_trunk(config)
+    load_parts(folder, {"trunk": trunk})
     facts = {
         "training": {"git": described["git"], "student": described["student"]},
         "origin": _ORIGIN,
         "licence": _LICENCE,
     }
-    return export_student(parts["trunk"], adaptor, config, target, facts=facts)
+    return export_student(trunk, adaptor, config, target, facts=facts)
 
 
 def export_student(
@@ -261,7 +256,7 @@ def _write_trunk(graph: _Graph, trunk: Any, config: StudentConfig) -> None:
 
 
 def _write_adaptor(graph: _Graph, adaptor: Any, config: StudentConfig) -> None:
-    scale, offset = _norm(adaptor.get_layer("standardised"), NORM_EPSILON)
+    scale, offset = _norm(adaptor.get_layer("standardised"))
     for number in range(1, len(config.hidden) + 1):
         kernel, bias = adaptor.get_layer(f"hidden_{number}").get_weights()
         if number == 1:
@@ -284,16 +279,16 @@ def _after(kernel: Floats, bias: Floats, scale: Floats, offset: Floats) -> tuple
     return (kernel * scale[:, None]).astype(np.float32), (bias + offset @ kernel).astype(np.float32)
 
 
-def _norm(layer: Any, epsilon: float) -> tuple[Floats, Floats]:
+def _norm(layer: Any) -> tuple[Floats, Floats]:
     """Return batch normalisation as a scale and an offset."""
     gamma, beta, mean, variance = (np.asarray(value, np.float64) for value in layer.get_weights())
-    scale = gamma / np.sqrt(variance + epsilon)
+    scale = gamma / np.sqrt(variance + layer.epsilon)
     return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
 
 
 def _folded(layers: Mapping[str, Any], name: str) -> tuple[Floats, Floats]:
     """Return kernel (out, in, height, width) and bias of a convolution with its normalisation."""
     (kernel,) = layers[name].get_weights()
-    scale, offset = _norm(layers[f"{name}_norm"], NORM_EPSILON)
+    scale, offset = _norm(layers[f"{name}_norm"])
     moved = np.transpose(np.asarray(kernel, np.float32), (3, 2, 0, 1))
     return np.ascontiguousarray(moved * scale[:, None, None, None]), offset

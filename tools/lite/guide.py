@@ -12,9 +12,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from audiosearch.storage import read_json, sha256_file
-from tools.lite.network import build_adaptor, config_from_dict
-from tools.lite.run import load_parts
+from audiosearch.errors import InvalidArgumentError
+from audiosearch.storage import sha256_file
+from tools.lite.run import load_adaptor
 
 __all__ = ["Guide"]
 
@@ -31,14 +31,15 @@ class Guide:
     ----------
     name : str
         Checksum of its weights.
+
+    Raises
+    ------
+    DataError
+        When the folder holds no finished stage with an adaptor.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        described = read_json(Path(folder) / "config.json")
-        config = config_from_dict(described["student"])
-        scale = described["values"]
-        self._network = build_adaptor(config, mean=scale["mean"], deviation=scale["deviation"])
-        load_parts(folder, {"adaptor": self._network})
+        self._network = load_adaptor(Path(folder))
         self._network.trainable = False
         self.name = sha256_file(Path(folder) / "student.npz")[:16]
 
@@ -53,5 +54,16 @@ class Guide:
         ----------
         adaptor : keras.Model
             The student's; its hidden layers must be as wide as the guide's.
+
+        Raises
+        ------
+        InvalidArgumentError
+            When they are not.
         """
-        adaptor.set_weights(self._network.get_weights())
+        weights = self._network.get_weights()
+        if [value.shape for value in weights] != [value.shape for value in adaptor.get_weights()]:
+            raise InvalidArgumentError(
+                "The guide's hidden layers are not as wide as the student's adaptor's. Train the "
+                "guide with the student's --hidden."
+            )
+        adaptor.set_weights(weights)

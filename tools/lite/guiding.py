@@ -18,12 +18,11 @@ from tools.lite.adaptation import AdaptationConfig, Material, Stage, as_tensors
 from tools.lite.batching import ClipBatch, clip_batches
 from tools.lite.network import build_adaptor
 from tools.lite.shards import Shard
-from tools.lite.teacher import Teacher, decode_embedding, scores_of
+from tools.lite.teacher import HIGHEST, Teacher, decode_embedding, scores_of
 
 __all__ = ["push", "train_guide"]
 
 _PUSHED = 0.25  # share of clips
-_HIGHEST = 6.0
 _LOGITS = (-2.0, 3.0)  # range of where a class' logit is pushed to
 
 Floats = npt.NDArray[np.float32]
@@ -127,7 +126,7 @@ def push(
         for _ in range(3):  # values end at 0 and 6: what is cut off is asked for again
             missing = np.maximum(wanted - values @ kernel[:, column] - bias[column], 0.0)
             values = values + (missing / lengths[column])[:, None] * kernel[:, column]
-            values = np.clip(values, 0.0, _HIGHEST)
+            values = np.clip(values, 0.0, HIGHEST)
         batch.inputs[chosen] = values
         batch.is_patch[rows] = 0.0
         batch.target[clip] = scores_of(batch.inputs[rows], last_layer, columns).mean(axis=0)

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.classifier.network import import_keras
-from tools.lite.distillation import embedding_statistics, mixed_shards
+from tools.lite.distillation import answer_errors, embedding_statistics, mixed_shards
 from tools.lite.shards import Shard, shard_folders
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def trainer_class() -> Any:
             tensor = ops.convert_to_tensor
             self._mean, self._deviation = tensor(released.mean), tensor(released.deviation)
             self._covariance = tensor(released.covariance)
-            self._kernel, self._bias = map(tensor, material.last_layer)
+            kernel, bias = material.last_layer
+            self._last_layer = tensor(kernel), tensor(bias)
             self._teacher_deviation = tensor(deviation)
             self._class_weights = tensor(class_weights(material.shards, config))
             # A function, not an attribute: what leads is no part of what is trained.
@@ -157,12 +158,10 @@ def trainer_class() -> Any:
             return ops.sum(error * y["is_patch"]) / ops.sum(y["is_patch"])
 
         def _distillation_loss(self, guess: Any, y: Mapping[str, Any]) -> Any:
-            embedding, weight = y["embedding"], y["is_patch"]
-            error = (guess - embedding) / self._teacher_deviation
-            error = ops.mean(ops.square(error), axis=1)
-            truth = ops.sigmoid(ops.matmul(embedding, self._kernel) + self._bias)
-            logits = ops.matmul(guess, self._kernel) + self._bias
-            entropy = ops.mean(ops.softplus(logits) - truth * logits, axis=1)
+            weight = y["is_patch"]
+            error, entropy = answer_errors(
+                y["embedding"], guess, self._teacher_deviation, self._last_layer
+            )
             loss = error + self._config.score_weight * entropy
             return ops.sum(loss * weight) / ops.sum(weight)
 

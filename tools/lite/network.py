@@ -30,9 +30,9 @@ import numpy as np
 
 from audiosearch.classifier.network import import_keras
 from audiosearch.embedders.base import EMBEDDING_SIZE
-from audiosearch.errors import InvalidArgumentError
+from audiosearch.errors import DataError, InvalidArgumentError
 from audiosearch.frontend import MEL_BANDS, PATCH_FRAMES
-from tools.lite.teacher import EMBEDDING, MAPS
+from tools.lite.teacher import EMBEDDING, HIGHEST, MAPS
 
 __all__ = [
     "PARTS",
@@ -55,9 +55,6 @@ INPUT_MEAN, INPUT_DEVIATION = -1.0, 2.0
 """What patches are standardised by: round values near those of real sounds."""
 
 NORM_MOMENTUM, NORM_EPSILON = 0.97, 1e-3
-HIGHEST = 6.0
-"""What the maps end at."""
-
 _STAGES = 4
 
 
@@ -94,8 +91,20 @@ class StudentConfig:
 
 
 def config_from_dict(values: Mapping[str, Any]) -> StudentConfig:
-    """Return a shape from what `dataclasses.asdict` made of it, also by way of JSON."""
-    return StudentConfig(**{name: tuple(numbers) for name, numbers in values.items()})
+    """Return a shape from what `dataclasses.asdict` made of it, also by way of JSON.
+
+    Raises
+    ------
+    DataError
+        When it is none, or the shape of another version's student.
+    """
+    try:
+        return StudentConfig(**{name: tuple(numbers) for name, numbers in values.items()})
+    except (AttributeError, TypeError) as error:
+        raise DataError(
+            f"A student of the shape {values} is of another version of these tools. Train it "
+            "anew, or take that version."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,18 @@ and normalisation by batch changes nothing at first.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from audiosearch.errors import DataError, MissingDependencyError, printable
+from audiosearch.embedders.base import EMBEDDING_SIZE
+from audiosearch.errors import DataError, printable
+from audiosearch.own.layers import weights_of
 from tools.lite.network import (
     INPUT_DEVIATION,
     INPUT_MEAN,
@@ -26,9 +29,11 @@ from tools.lite.network import (
     convolutions,
     layers_of,
 )
+from tools.lite.onnx_graph import read_graph, session_of
 from tools.lite.released import Released
 from tools.lite.run import StageFolder
 from tools.lite.shards import Shard, decode_log_mel
+from tools.lite.teacher import EMBEDDING
 
 __all__ = ["restore", "restore_parts"]
 
@@ -65,6 +70,10 @@ def restore(
     ------
     DataError
         When the file is no such embedder.
+    InvalidArgumentError
+        When the folder holds another stage.
+    MissingDependencyError
+        When onnx is not installed.
     """
     order = np.random.default_rng(0).permutation(len(shard.log_mel))
     sample = decode_log_mel(np.asarray(shard.log_mel)[np.sort(order[:_SAMPLE])])
@@ -104,12 +113,19 @@ def restore_parts(
     -------
     dict of str to keras.Model
         ``trunk`` and ``adaptor``.
+
+    Raises
+    ------
+    DataError
+        When the file is no embedder of that shape.
+    MissingDependencyError
+        When onnx is not installed.
     """
-    graph = _File(path)
+    graph = _File(path, config)
     names = [each.name for _, group in convolutions(config) for each in group]
     trunk = build_trunk(config)
     layers = layers_of(trunk)
-    moments = graph.moments(names, sample)
+    moments, guess = graph.moments(names, sample)
     for name in names:
         kernel, bias = graph.weight(f"{name}_kernel"), graph.weight(f"{name}_bias")
         if name == names[0]:
@@ -117,7 +133,7 @@ def restore_parts(
             bias = bias + kernel.sum(axis=(1, 2, 3)) * np.float32(INPUT_MEAN / INPUT_DEVIATION)
         _set_convolution(layers, name, kernel, bias, moments[name])
     adaptor = build_adaptor(config, mean=mean, deviation=deviation)
-    _set_adaptor(adaptor, graph, config, graph.run("guess", sample), mean, deviation)
+    _set_adaptor(adaptor, graph, config, guess, mean, deviation)
     return {"trunk": trunk, "adaptor": adaptor}
 
 
@@ -164,69 +180,66 @@ def _set_adaptor(
 class _File:
     """An exported embedder: its weights by name, and what lies between its layers."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        try:
-            import onnx
-            from onnx import numpy_helper
-        except ImportError as error:
-            raise MissingDependencyError(
-                "onnx", extra="tensorflow", purpose="Reading an embedder's weights"
-            ) from error
+    def __init__(self, path: str | os.PathLike[str], config: StudentConfig) -> None:
         self._name = printable(os.fspath(path))
-        self._model = onnx.load(os.fspath(path))
-        self._values = {
-            item.name.removesuffix("_half"): numpy_helper.to_array(item).astype(np.float32)
-            for item in self._model.graph.initializer
+        self._model = read_graph(path)
+        self._values = weights_of(self._model)
+        found = {
+            node.name: self.weight(f"{node.name}_kernel").shape
+            for node in self._model.graph.node
+            if node.op_type in ("Conv", "Gemm")
         }
+        wanted = _kernel_shapes(config)
+        if other := sorted(name for name in found | wanted if found.get(name) != wanted.get(name)):
+            raise DataError(
+                f"{self._name} is an embedder of another shape: its {other[0]} is "
+                f"{found.get(other[0], 'not there')}, not {wanted.get(other[0], 'to be there')}. "
+                "Its manifest must be the one that was written with it."
+            )
 
     def weight(self, name: str) -> Floats:
-        if f"{name}_bytes" in self._values:
-            return self._values[f"{name}_bytes"] * self._values[f"{name}_scale"]
         if name not in self._values:
-            raise DataError(f"{self._name} has no '{name}'; it is of another shape.")
+            raise DataError(
+                f"{self._name} has no '{name}'. Name a file that the step export wrote."
+            )
         return self._values[name]
 
-    def run(self, result: str, log_mel: Floats) -> Floats:
-        """Return what a node gives of patches (n, 96, 64)."""
-        session = self._session([result])
-        parts = [
-            session.run([result], {"log_mel": log_mel[begin : begin + _BATCH]})[0]
-            for begin in range(0, len(log_mel), _BATCH)
-        ]
-        return np.concatenate(parts)
+    def results(self, names: list[str], log_mel: Floats) -> Iterator[list[Floats]]:
+        """Yield what nodes give of patches (n, 96, 64), some at a time."""
+        session = session_of(self._model, names, name=self._name)
+        for begin in range(0, len(log_mel), _BATCH):
+            yield session.run(None, {"log_mel": log_mel[begin : begin + _BATCH]})
 
-    def moments(self, names: list[str], sample: Floats) -> dict[str, tuple[Floats, Floats]]:
-        """Return mean and variance of each channel of what convolutions give."""
-        session = self._session(names)
+    def moments(
+        self, names: list[str], sample: Floats
+    ) -> tuple[dict[str, tuple[Floats, Floats]], Floats]:
+        """Return mean and variance of each channel of what convolutions give, and the guess."""
         sums = {name: np.zeros((2, len(self.weight(f"{name}_bias")))) for name in names}
-        count = 0
-        for begin in range(0, len(sample), _BATCH):
-            found = session.run(names, {"log_mel": sample[begin : begin + _BATCH]})
+        guesses = []
+        for *found, guess in self.results([*names, "guess"], sample):
+            guesses.append(guess)
             for name, values in zip(names, found, strict=True):
                 weight = values.astype(np.float64)
                 sums[name] += [weight.mean(axis=(2, 3)).sum(axis=0),
                                np.square(weight).mean(axis=(2, 3)).sum(axis=0)]  # fmt: skip
-            count += len(found[0])
-        means = {name: found / count for name, found in sums.items()}
-        return {
+        means = {name: found / len(sample) for name, found in sums.items()}
+        moments = {
             name: (
                 first.astype(np.float32),
                 np.maximum(second - np.square(first), 0).astype(np.float32),
             )
             for name, (first, second) in means.items()
         }
+        return moments, np.concatenate(guesses)
 
-    def _session(self, names: list[str]) -> Any:
-        import onnxruntime
-        from onnx import helper
 
-        model = type(self._model)()
-        model.CopyFrom(self._model)
-        known = {name for node in model.graph.node for name in node.output}
-        if missing := [name for name in names if name not in known]:
-            raise DataError(f"{self._name} has no layer {missing[0]}; it is of another shape.")
-        del model.graph.output[:]
-        model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
+def _kernel_shapes(config: StudentConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each kernel of an exported embedder, by its layer's name."""
+    shapes: dict[str, tuple[int, ...]] = {
+        each.name: (each.outputs, each.inputs, each.kernel, each.kernel)
+        for _, group in convolutions(config)
+        for each in group
+    }
+    widths = [EMBEDDING, *config.hidden, EMBEDDING_SIZE]
+    names = [*(f"hidden_{number}" for number in range(1, len(config.hidden) + 1)), "values"]
+    return shapes | dict(zip(names, itertools.pairwise(widths), strict=True))

@@ -4,7 +4,7 @@
 ``config.json``    stage, settings, what it was started from, versions
 ``metrics.csv``    a row an epoch
 ``checkpoint.npz`` everything that training changes, after the last finished epoch
-``student.npz``    weights of the student's parts after the last epoch, by part
+``student.npz``    weights of the student's parts after the last finished epoch, by part
 ================== ===========================================================================
 
 A run that was stopped is gone on with by the same command; the result is that of a run that was
@@ -29,9 +29,9 @@ from audiosearch.classifier.network import import_keras
 from audiosearch.classifier.run import git_revision
 from audiosearch.errors import DataError, InvalidArgumentError, printable
 from audiosearch.storage import atomic_path, read_json, write_json
-from tools.lite.network import StudentConfig, config_from_dict
+from tools.lite.network import StudentConfig, build_adaptor, config_from_dict
 
-__all__ = ["StageFolder", "load_parts", "run_stage", "student_of"]
+__all__ = ["StageFolder", "load_adaptor", "load_parts", "run_stage", "student_of"]
 
 Parts = Mapping[str, Any]
 """Keras models by the name of the student's part: ``trunk``, ``adaptor``."""
@@ -172,7 +172,7 @@ def run_stage(
     Raises
     ------
     DataError
-        When training diverges.
+        When training diverges, or an epoch has nothing to learn from.
     """
     keras = import_keras()
     # Metrics have variables too; what training is, is weights and optimiser.
@@ -195,7 +195,12 @@ def run_stage(
             steps += 1
         for name, value in logs.items():
             sums[name] = float(value)
-        if not steps or not all(math.isfinite(value) for value in sums.values()):
+        if not steps:
+            raise DataError(
+                f"Epoch {epoch} has not enough patches for one step. Make larger shards (--clips), "
+                "or smaller steps."
+            )
+        if not all(math.isfinite(value) for value in sums.values()):
             raise DataError(f"Training diverged in epoch {epoch}. Lower the learning rate.")
         rate = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
         row = {"epoch": epoch, **sums, **(judge() if judge else {}), "learning_rate": rate}
@@ -209,14 +214,52 @@ def run_stage(
 
 
 def student_of(folder: Path) -> StudentConfig:
-    """Return the shape that a stage was trained with.
+    """Return the shape that a finished stage was trained with.
 
     Raises
     ------
     DataError
-        When the folder holds no stage.
+        When the folder holds no stage, or one that was stopped.
     """
+    return config_from_dict(_finished(folder)["student"])
+
+
+def load_adaptor(folder: Path) -> Any:
+    """Return the adaptor of a finished stage 2 or 3, or of a guide.
+
+    Raises
+    ------
+    DataError
+        When the folder holds no stage, one that was stopped, or one without an adaptor.
+    """
+    described = _finished(folder)
+    scale = described.get("values")
+    if scale is None:
+        raise DataError(
+            f"{printable(str(folder))} is a stage without an adaptor; name one of stage 2 or 3, or "
+            "a guide."
+        )
+    config = config_from_dict(described["student"])
+    adaptor = build_adaptor(config, mean=scale["mean"], deviation=scale["deviation"])
+    load_parts(folder, {"adaptor": adaptor})
+    return adaptor
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    """Return what a stage says of itself."""
+    name = printable(str(folder))
     try:
-        return config_from_dict(read_json(folder / "config.json")["student"])
+        described = read_json(folder / "config.json")
+        epochs, _ = int(described.get("epochs", 0)), described["student"]
+        metrics = folder / "metrics.csv"
+        done = (
+            len(metrics.read_text("utf-8").splitlines()) - 1 if epochs and metrics.exists() else 0
+        )
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder} holds no finished stage: {error}.") from error
+        raise DataError(f"{name} holds no finished stage: {error}.") from error
+    if done < epochs:
+        raise DataError(
+            f"{name} was stopped after epoch {done} of {epochs}. Run its own step again: it "
+            "goes on."
+        )
+    return described

@@ -23,9 +23,11 @@ from audiosearch.frontend import MEL_BANDS, PATCH_FRAMES
 from audiosearch.labels import CLASS_COUNT, load_labels
 from audiosearch.models import onnx_session
 from audiosearch.storage import atomic_path
+from tools.lite.onnx_graph import read_graph, session_of
 
 __all__ = [
     "EMBEDDING",
+    "HIGHEST",
     "MAPS",
     "Teacher",
     "convert_teacher",
@@ -35,8 +37,11 @@ __all__ = [
     "scores_of",
 ]
 
+HIGHEST = 6.0
+"""What values of maps and embedding end at; they begin at 0."""
+
 EMBEDDING = 1024
-"""Values of YAMNet's embedding, each from 0 to 6."""
+"""Values of YAMNet's embedding."""
 
 MAPS = ((12, 8, 256), (6, 4, 512), (3, 2, 1024))
 """Time, frequency and channels of YAMNet's last map of each of these sizes.
@@ -46,7 +51,6 @@ The mean over the places of the last one is the embedding.
 
 _CLASSES = 521
 _OUR_OFFSET, _ITS_OFFSET = 0.01, 0.001
-_HIGHEST = 6.0
 _BATCH = 64
 
 Floats = npt.NDArray[np.float32]
@@ -101,7 +105,13 @@ class Teacher:
         return embedding, scores
 
     def maps(self, log_mel: Floats) -> tuple[Floats, ...]:
-        """Return YAMNet's maps of patches (n, 96, 64), one of each of `MAPS`, float32 (n, ...)."""
+        """Return YAMNet's maps of patches (n, 96, 64), one of each of `MAPS`, float32 (n, ...).
+
+        Raises
+        ------
+        DataError
+            When the file is not YAMNet.
+        """
         found = [np.empty((len(log_mel), *shape), np.float32) for shape in MAPS]
         for start in range(0, len(log_mel), _BATCH):
             rows = slice(start, start + _BATCH)
@@ -112,19 +122,11 @@ class Teacher:
 
     @functools.cached_property
     def _map_session(self) -> Any:
-        import onnx
-        from onnx import helper
-
-        model = onnx.load(os.fspath(self._path))
-        names = _map_names(model.graph)
-        del model.graph.output[:]
-        model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-        return onnx_session(
-            model.SerializeToString(), name=os.fspath(self._path), threads=self._threads
-        )
+        model, name = read_graph(self._path), printable(os.fspath(self._path))
+        return session_of(model, _map_names(model.graph, name), name=name, threads=self._threads)
 
 
-def _map_names(graph: Any) -> list[str]:
+def _map_names(graph: Any, name: str) -> list[str]:
     """Return the name of the last 1 x 1 activation of as many channels as each of `MAPS` has."""
     outputs = {
         item.name: item.dims[0]
@@ -136,11 +138,16 @@ def _map_names(graph: Any) -> list[str]:
         for node in graph.node
         if node.op_type == "Conv" and node.input[1] in outputs
     }
-    active = {
+    active = {  # in the order of the graph: the last one of a width stays
         channels[node.input[0]]: node.output[0]
         for node in graph.node
         if node.op_type == "Clip" and node.input[0] in channels
     }
+    if missing := [shape[-1] for shape in MAPS if shape[-1] not in active]:
+        raise DataError(
+            f"{name} is not YAMNet: it has no map of {missing[0]} channels. Delete it, and name "
+            "YAMNet's folder (--yamnet): it is converted anew."
+        )
     return [active[shape[-1]] for shape in MAPS]
 
 
@@ -174,13 +181,13 @@ def its_log_mel(log_mel: Floats) -> Floats:
 
 def encode_embedding(embedding: Floats) -> npt.NDArray[np.uint8]:
     """Return an embedding as bytes: the square root, in steps of 1/255 of the highest."""
-    share = np.sqrt(np.clip(embedding, 0.0, _HIGHEST) / np.float32(_HIGHEST))
+    share = np.sqrt(np.clip(embedding, 0.0, HIGHEST) / np.float32(HIGHEST))
     return np.rint(share * np.float32(255)).astype(np.uint8)
 
 
 def decode_embedding(code: npt.NDArray[np.uint8]) -> Floats:
     """Return what `encode_embedding` was given, float32."""
-    return np.square(code.astype(np.float32) / np.float32(255)) * np.float32(_HIGHEST)
+    return np.square(code.astype(np.float32) / np.float32(255)) * np.float32(HIGHEST)
 
 
 def read_class_map(path: str | os.PathLike[str]) -> npt.NDArray[np.intp]:
