@@ -357,3 +357,19 @@ def test_intervals_hold_the_share():
     hits = [True] * 30 + [False] * 10
     low, high = measures.interval(hits, hits)
     assert low == high == 1.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden": 0},
+        {"noise": -0.1},
+        {"dropout": 1.0},
+        {"input_dropout": -0.1},
+        {"learning_rate": 0.0},
+        {"weight_decay": -1.0},
+    ],
+)
+def test_a_fit_that_cannot_be_is_refused(changes):
+    with pytest.raises(InvalidArgumentError, match=next(iter(changes))):
+        replace(rescoring.RescoringConfig().clips, **changes)

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from audiosearch.classifier.network import import_keras
 from audiosearch.errors import InvalidArgumentError, ModelError, printable
 from audiosearch.model_cache import RemoteFile, accept, fetch_file, locked, model_folder
-from audiosearch.own.layers import load_trunk, weights_of
+from audiosearch.own.layers import load_trunk, stored_weights
 
 __all__ = ["fetch_mobilenet", "lite_trunk", "mobilenet"]
 
@@ -62,7 +62,7 @@ def lite_trunk(layers: Any, clip: Any) -> Any:
     """
     frames, bands = clip.shape[1:]
     model = load_trunk()
-    graph, weights = model.graph, weights_of(model)
+    graph, weights = model.graph, stored_weights(model)
     values = {graph.input[0].name: layers.Reshape((frames, bands, 1))(clip)}
     for node in graph.node:
         given = [values[name] for name in node.input if name in values]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from audiosearch.errors import MissingDependencyError
 from audiosearch.models import bundled_model, onnx_session
 
-__all__ = ["load_trunk", "run_hidden", "run_layers", "weights_of"]
+__all__ = ["load_trunk", "run_hidden", "run_layers", "stored_weights"]
 
 _TRUNK_VALUES = 1280
 _HIDDEN_VALUES = 512
@@ -41,7 +41,7 @@ def load_trunk() -> Any:
     return _cut(_TRUNK)
 
 
-def weights_of(model: Any) -> dict[str, Floats]:
+def stored_weights(model: Any) -> dict[str, Floats]:
     """Return an ONNX model's weights by name, as what is stored small stands for.
 
     Parameters

@@ -150,6 +150,13 @@ def adapt(
     -------
     list of dict
         A row an epoch.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When the folder holds a stage with other settings, or there is no such mixed shard.
+    DataError
+        When the stage before it is not finished, there are no clean shards, or training diverges.
     """
     return Stage("adaptation", material, start, config, frozen=True).run(out, say)
 
@@ -164,7 +171,7 @@ def tune(
 ) -> list[dict[str, float]]:
     """Train trunk and adaptor together, from the weights of a finished stage 2.
 
-    Parameters and result are those of `adapt`.
+    Parameters, result and errors are those of `adapt`.
     """
     return Stage("tuning", material, start, config, frozen=False).run(out, say)
 

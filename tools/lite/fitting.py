@@ -56,6 +56,16 @@ class FitConfig:
                 "hidden, epochs and batch must be at least 1, and noise not below 0; they are "
                 f"{self.hidden}, {self.epochs}, {self.batch} and {self.noise}."
             )
+        if not (0 <= self.dropout < 1 and 0 <= self.input_dropout < 1):
+            raise InvalidArgumentError(
+                "dropout and input_dropout must be at least 0 and below 1, not "
+                f"{self.dropout} and {self.input_dropout}."
+            )
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise InvalidArgumentError(
+                "learning_rate must be above 0, and weight_decay not below 0; they are "
+                f"{self.learning_rate} and {self.weight_decay}."
+            )
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,13 @@ def train_guide(
     -------
     list of dict
         A row an epoch.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When the folder holds a stage with other settings, or there is no such mixed shard.
+    DataError
+        When there are no clean shards, or training diverges.
     """
     return _GuideStage(material, teacher, config).run(out, say)
 

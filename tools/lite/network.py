@@ -21,7 +21,6 @@ and end with ReLU, those that give a map with ReLU6, as the teacher's do.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +42,6 @@ __all__ = [
     "config_from_dict",
     "convolutions",
     "layers_of",
-    "multiplications",
 ]
 
 PARTS = ("near", "middle", "far")
@@ -261,18 +259,6 @@ def build_adaptor(
         name="embedding",
     )(values)
     return keras.Model(features, scaled, name="adaptor")
-
-
-def multiplications(config: StudentConfig) -> int:
-    """Return how many multiplications one patch takes."""
-    places = PATCH_FRAMES * MEL_BANDS
-    total = 0
-    for _, group in convolutions(config):
-        for convolution in group:
-            places //= convolution.stride**2
-            total += places * convolution.kernel**2 * convolution.inputs * convolution.outputs
-    widths = [EMBEDDING, *config.hidden, EMBEDDING_SIZE]
-    return total + sum(a * b for a, b in itertools.pairwise(widths))
 
 
 @functools.cache

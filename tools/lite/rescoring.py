@@ -185,6 +185,11 @@ def train(
         Settings.
     say : callable
         Called with a line an epoch.
+
+    Raises
+    ------
+    DataError
+        When what a class's frequency adds cannot be taken back: see `balanced_prior`.
     """
     weights = _weights(clips.target, clips.mixed, config.mixed)
     by_frame = np.repeat(weights, clips.n_frames)
@@ -298,6 +303,8 @@ def fit_lite(
 
     Raises
     ------
+    DataError
+        As in `train`.
     MissingDependencyError
         When Keras or onnx is not installed.
     StorageError

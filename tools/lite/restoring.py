@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from audiosearch.embedders.base import EMBEDDING_SIZE
 from audiosearch.errors import DataError, printable
-from audiosearch.own.layers import weights_of
+from audiosearch.own.layers import stored_weights
 from tools.lite.network import (
     INPUT_DEVIATION,
     INPUT_MEAN,
@@ -183,7 +183,7 @@ class _File:
     def __init__(self, path: str | os.PathLike[str], config: StudentConfig) -> None:
         self._name = printable(os.fspath(path))
         self._model = read_graph(path)
-        self._values = weights_of(self._model)
+        self._values = stored_weights(self._model)
         found = {
             node.name: self.weight(f"{node.name}_kernel").shape
             for node in self._model.graph.node
