@@ -312,6 +312,8 @@ def test_a_process_that_fails_ends_all(data: Path, tmp_path: Path) -> None:
 
 PLAIN = """
 import contextlib
+import os
+import sys
 import torch
 from audiosearch.classifier.processes import Processes, join_processes, torchrun_launch
 
@@ -343,6 +345,9 @@ with join_processes(launch) if launch else contextlib.nullcontext() as processes
         loss = processes.mean(loss) if processes else float(loss)
         if processes is None or processes.leads:
             print(loss)
+if sys.platform == "linux" and launch:
+    names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+    assert not any("gloo" in name for name in names), names
 """
 
 

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
+import importlib
 import itertools
 import os
 import shlex
@@ -124,6 +126,8 @@ def join_processes(launch: Launch, *, gpu: bool = True) -> Iterator[Processes]:
         torch.cuda.set_device(launch.local_rank)
     own = not distributed.is_initialized()
     if own:
+        # Its default arguments are the group there is at its first import, which would never end.
+        importlib.import_module("torch.distributed.nn.functional")
         store, rank, count = next(distributed.rendezvous("env://", timeout=_PATIENCE))
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
@@ -140,7 +144,11 @@ def join_processes(launch: Launch, *, gpu: bool = True) -> Iterator[Processes]:
         # None leaves while another still waits for its last word; one that ended says so itself.
         with contextlib.suppress(RuntimeError):
             distributed.barrier()
+        processes.disconnect()
         distributed.destroy_process_group()
+        # The group ends with its last reference, which is in a cycle. A thread of gloo that is
+        # left when Python ends may abort the process (pytorch/pytorch#179291).
+        gc.collect()
 
 
 class Processes:
@@ -163,6 +171,7 @@ class Processes:
         self.rank, self.count, self.device = launch.rank, launch.count, device
         self.is_alone = False
         self._local_rank = launch.local_rank
+        self._wrapped: list[Any] = []
 
     @property
     def leads(self) -> bool:
@@ -201,14 +210,27 @@ class Processes:
 
         The weights become those of the first process. A call of the wrapped module, and
         ``backward`` on what comes of it, leaves in each weight the mean of all processes'
-        gradients.
+        gradients. It can be called until the processes part.
         """
         from torch.nn.parallel import DistributedDataParallel
 
         with self.connected():
-            return DistributedDataParallel(
+            wrapped = DistributedDataParallel(
                 module, device_ids=[self._local_rank] if self.device == "cuda" else None
             )
+        self._wrapped.append(wrapped)
+        return wrapped
+
+    def disconnect(self) -> None:
+        """Take the process group from the modules that `parallel` wrapped, whoever keeps them.
+
+        They cannot be called any more; the modules inside can.
+        """
+        for wrapped in self._wrapped:
+            # What is left out of a pickle of it too.
+            for name in ("process_group", "reducer", "logger"):
+                delattr(wrapped, name)
+        self._wrapped.clear()
 
     def mean(self, value: Any) -> float:
         """Return the mean over all processes of a torch scalar."""
