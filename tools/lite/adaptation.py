@@ -26,7 +26,7 @@ from tools.lite.losses import trainer_class
 from tools.lite.network import StudentConfig, build_adaptor, build_trunk
 from tools.lite.optimizer import build_optimizer, check_optimizer
 from tools.lite.released import Pairs, Released
-from tools.lite.run import StageFolder, load_parts, run_stage
+from tools.lite.run import StageFolder, check_steps, load_parts, run_stage, weights_digest
 from tools.lite.shards import Shard, decode_log_mel, shard_folders
 
 __all__ = ["AdaptationConfig", "Material", "Stage", "adapt", "as_tensors", "tune"]
@@ -154,7 +154,8 @@ def adapt(
     Raises
     ------
     InvalidArgumentError
-        When the folder holds a stage with other settings, or there is no such mixed shard.
+        When the folder holds a stage with other settings, there is no such mixed shard or one is
+        too small, or the guide's hidden layers have other widths.
     DataError
         When the stage before it is not finished, there are no clean shards, or training diverges.
     """
@@ -204,10 +205,15 @@ class Stage:
         self._config, self._frozen = config, frozen
         self._mixed = mixed_shards(material.shards, config.first)
         self._clean = shard_folders(material.shards, "clean")
+        self._origin = self.origin()
         self.parts: dict[str, Any] = self.build()
         self._pool = PairPool.of(material.pairs, held_out=config.held_out, seed=config.seed)
         if frozen:
             self._pool = self._as_features(self._pool)
+
+    def origin(self) -> str:
+        """Return what tells the weights that the stage begins with from all others."""
+        return weights_digest(self._start)
 
     def build(self) -> dict[str, Any]:
         """Return the parts as they are at the beginning."""
@@ -249,7 +255,7 @@ class Stage:
         folder.begin(
             {
                 "stage": self._name,
-                "start": self._start.name,
+                "start": self._origin,
                 "shards": len(self._mixed),
                 "classifiers": [judge.weights_hash for judge in self._material.judges],
                 "guide": self._material.guide.name if self._material.guide else None,
@@ -263,6 +269,7 @@ class Stage:
         trainer = trainer_class()(self.parts, self._material, config, frozen=self._frozen)
         # Shards differ in size.
         steps = [self._step_count(epoch) for epoch in range(1, config.epochs + 1)]
+        check_steps(steps, config.batch.patches)
         warmup = min(200, steps[0], sum(steps) // 2)
         trainer.compile(
             build_optimizer(config.optimizer, config.learning_rate, sum(steps), warmup=warmup)
@@ -294,10 +301,11 @@ class Stage:
     def features_of(self, folder: Path) -> npt.NDArray[np.float16]:
         """Return the trunk's features of a shard; kept beside the trunk, for all folds."""
         # Of a shard that was made anew, or a trunk that went on, they are others.
-        digests = (sha256_file(path)[:12] for path in
-                   (folder / "clips.npz", self._start / "student.npz"))  # fmt: skip
-        path = self._start / "features" / f"{folder.name}-{'-'.join(digests)}.npy"
+        digest = sha256_file(folder / "clips.npz")[:12]
+        path = self._start / "features" / f"{folder.name}-{digest}-{self._origin}.npy"
         if not path.exists():
+            for former in path.parent.glob(f"{folder.name}-*.npy"):
+                former.unlink()
             codes = Shard(folder).log_mel
             parts = [
                 self.features(decode_log_mel(np.asarray(codes[begin : begin + 2048])))

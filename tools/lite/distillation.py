@@ -23,11 +23,17 @@ import numpy as np
 import numpy.typing as npt
 
 from audiosearch.classifier.network import import_keras
-from audiosearch.errors import InvalidArgumentError
-from audiosearch.storage import sha256_file
+from audiosearch.errors import InvalidArgumentError, printable
 from tools.lite.network import PARTS, StudentConfig, build_trunk
 from tools.lite.optimizer import build_optimizer, check_optimizer
-from tools.lite.run import StageFolder, load_parts, run_stage, student_of
+from tools.lite.run import (
+    StageFolder,
+    check_steps,
+    load_parts,
+    run_stage,
+    student_of,
+    weights_digest,
+)
 from tools.lite.shards import Shard, decode_log_mel, shard_folders
 from tools.lite.teacher import Teacher, decode_embedding
 
@@ -153,40 +159,31 @@ def distil(
     judged = Shard(clean[0])
     orders = [PatchOrder(epoch, mixed, clean, config) for epoch in range(1, config.epochs + 1)]
     steps = [len(order) // config.batch for order in orders]
-    if not min(steps):
-        raise InvalidArgumentError(
-            f"A shard has fewer patches than the {config.batch} of a step. Name a smaller batch "
-            "(--batch), or make larger shards (--clips)."
-        )
+    check_steps(steps, config.batch)
+    parts = {"trunk": build_trunk(config.student, precision=config.precision)}
     if start is not None:
         _check_shape(start, config.student)
+        load_parts(start, parts)
     folder = StageFolder(out)
     folder.begin(
         {
             "stage": "distillation",
-            "start": sha256_file(start / "student.npz")[:16] if start else None,
+            "start": weights_digest(start) if start else None,
             "shards": len(mixed),
             **asdict(config),
         }
     )
-    parts = {"trunk": build_trunk(config.student, precision=config.precision)}
-    if start is not None:
-        load_parts(start, parts)
     measured = patches_of_shard(Shard(mixed[0]), _MEASURED)
     maps = teacher.maps(measured)
     variances = [float(values.var(dtype=np.float64)) for values in maps]
     trainer = _trainer_class()(
         parts["trunk"], variances, embedding_statistics(Shard(mixed[0])), last_layer, config
     )
-    trainer.compile(
-        build_optimizer(
-            config.optimizer,
-            config.learning_rate,
-            sum(steps),
-            warmup=min(500, steps[0] // 2),
-            last=config.last_rate,
-        )
+    warmup = min(500, steps[0] // 2)
+    optimizer = build_optimizer(
+        config.optimizer, config.learning_rate, sum(steps), warmup=warmup, last=config.last_rate
     )
+    trainer.compile(optimizer)
 
     def batches(epoch: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         for log_mel in orders[epoch - 1].batches(config.batch):
@@ -209,9 +206,11 @@ def _check_shape(start: Path, wanted: StudentConfig) -> None:
     found = student_of(start)
     if found != wanted:
         options = " ".join(
-            f"--{name} {','.join(map(str, numbers))}" for name, numbers in asdict(found).items()
+            f"--{name}={','.join(map(str, numbers))}" for name, numbers in asdict(found).items()
         )
-        raise InvalidArgumentError(f"{start} holds a student of another shape. Add {options}.")
+        raise InvalidArgumentError(
+            f"{printable(str(start))} holds a student of another shape. Add {options}."
+        )
 
 
 def mixed_shards(folder: Path, first: int) -> list[Path]:
@@ -224,7 +223,10 @@ def mixed_shards(folder: Path, first: int) -> list[Path]:
     """
     found = shard_folders(folder, "mixed")[first:]
     if not found:
-        raise InvalidArgumentError(f"There is no mixed shard from number {first} on.")
+        raise InvalidArgumentError(
+            f"{printable(str(folder))} holds no mixed shard from number {first} on. Name a lower "
+            "one (--first), or make more (shards --mixed)."
+        )
     return found
 
 

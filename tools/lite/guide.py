@@ -12,9 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from audiosearch.errors import InvalidArgumentError
-from audiosearch.storage import sha256_file
-from tools.lite.run import load_adaptor
+from audiosearch.errors import InvalidArgumentError, printable
+from tools.lite.run import load_adaptor, weights_digest
 
 __all__ = ["Guide"]
 
@@ -39,9 +38,10 @@ class Guide:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._network = load_adaptor(Path(folder))
+        self._folder = Path(folder)
+        self._network = load_adaptor(self._folder)
         self._network.trainable = False
-        self.name = sha256_file(Path(folder) / "student.npz")[:16]
+        self.name = weights_digest(self._folder)
 
     def values(self, embedding: Any) -> Any:
         """Return what the student shall give, (n, 128), of the teacher's embeddings (n, 1024)."""
@@ -63,7 +63,7 @@ class Guide:
         weights = self._network.get_weights()
         if [value.shape for value in weights] != [value.shape for value in adaptor.get_weights()]:
             raise InvalidArgumentError(
-                "The guide's hidden layers are not as wide as the student's adaptor's. Train the "
-                "guide with the student's --hidden."
+                f"The guide in {printable(str(self._folder))} has not the hidden layers of the "
+                "student's adaptor. Train a guide with the student's --hidden."
             )
         adaptor.set_weights(weights)

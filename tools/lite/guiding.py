@@ -59,7 +59,8 @@ def train_guide(
     Raises
     ------
     InvalidArgumentError
-        When the folder holds a stage with other settings, or there is no such mixed shard.
+        When the folder holds a stage with other settings, or there is no such mixed shard
+        or one is too small.
     DataError
         When there are no clean shards, or training diverges.
     """
@@ -72,6 +73,9 @@ class _GuideStage(Stage):
     def __init__(self, material: Material, teacher: Teacher, config: AdaptationConfig) -> None:
         self._teacher = teacher
         super().__init__("guide", material, Path("teacher"), config, frozen=True)
+
+    def origin(self) -> str:
+        return "teacher"
 
     def build(self) -> dict[str, Any]:
         released = self._material.released

@@ -34,7 +34,7 @@ def read_graph(path: str | os.PathLike[str]) -> Any:
     except (OSError, DecodeError) as error:
         raise DataError(
             f"{printable(os.fspath(path))} cannot be read as an ONNX file: {error}. Name one that "
-            "the step export wrote."
+            "the step export wrote, or make YAMNet's anew (prepare WORK --yamnet FOLDER)."
         ) from error
 
 

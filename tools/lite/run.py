@@ -19,7 +19,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,18 @@ import numpy as np
 from audiosearch.classifier.network import import_keras
 from audiosearch.classifier.run import git_revision
 from audiosearch.errors import DataError, InvalidArgumentError, printable
-from audiosearch.storage import atomic_path, read_json, write_json
+from audiosearch.storage import atomic_path, read_json, sha256_file, write_json
 from tools.lite.network import StudentConfig, build_adaptor, config_from_dict
 
-__all__ = ["StageFolder", "load_adaptor", "load_parts", "run_stage", "student_of"]
+__all__ = [
+    "StageFolder",
+    "check_steps",
+    "load_adaptor",
+    "load_parts",
+    "run_stage",
+    "student_of",
+    "weights_digest",
+]
 
 Parts = Mapping[str, Any]
 """Keras models by the name of the student's part: ``trunk``, ``adaptor``."""
@@ -71,10 +79,7 @@ class StageFolder:
         write_json(path, {**wanted, "git": git_revision(), "environment": _environment()})
 
     def save(self, arrays: list[np.ndarray], rows: list[dict[str, float]]) -> None:
-        """Write the checkpoint and the metrics of all epochs so far."""
-        with atomic_path(self.path / "checkpoint.npz") as temporary, temporary.open("wb") as file:
-            named = {f"array_{number}": array for number, array in enumerate(arrays)}
-            np.savez(file, rows=np.array(json.dumps(rows)), **named)  # type: ignore[arg-type]
+        """Write the metrics of all epochs so far, and the checkpoint."""
         with (
             atomic_path(self.path / "metrics.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -82,6 +87,9 @@ class StageFolder:
             table = csv.DictWriter(file, list(rows[-1]), lineterminator="\n")
             table.writeheader()
             table.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
+        with atomic_path(self.path / "checkpoint.npz") as temporary, temporary.open("wb") as file:
+            named = {f"array_{number}": array for number, array in enumerate(arrays)}
+            np.savez(file, rows=np.array(json.dumps(rows)), **named)  # type: ignore[arg-type]
 
     def load(self) -> tuple[list[np.ndarray], list[dict[str, float]]] | None:
         """Read the checkpoint; None where no epoch was finished yet."""
@@ -172,7 +180,7 @@ def run_stage(
     Raises
     ------
     DataError
-        When training diverges, or an epoch has nothing to learn from.
+        When training diverges.
     """
     keras = import_keras()
     # Metrics have variables too; what training is, is weights and optimiser.
@@ -187,30 +195,63 @@ def run_stage(
     for epoch in range(len(rows) + 1, epochs + 1):
         began = time.perf_counter()
         sums: dict[str, float] = {}
-        steps = 0
         trainer.reset_metrics()
         logs: Mapping[str, Any] = {}
         for inputs, targets in batches(epoch):
             logs = trainer.train_on_batch(inputs, targets, return_dict=True)
-            steps += 1
         for name, value in logs.items():
             sums[name] = float(value)
-        if not steps:
-            raise DataError(
-                f"Epoch {epoch} has not enough patches for one step. Make larger shards (--clips), "
-                "or smaller steps."
-            )
         if not all(math.isfinite(value) for value in sums.values()):
             raise DataError(f"Training diverged in epoch {epoch}. Lower the learning rate.")
         rate = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
         row = {"epoch": epoch, **sums, **(judge() if judge else {}), "learning_rate": rate}
         row["seconds"] = time.perf_counter() - began
         rows.append(row)
-        folder.save([keras.ops.convert_to_numpy(variable) for variable in variables], rows)
+        # The checkpoint comes last: stopped before it, the epoch is made again.
         folder.save_parts(parts)
+        folder.save([keras.ops.convert_to_numpy(variable) for variable in variables], rows)
         figures = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
         say(f"epoch {epoch} of {epochs}: {figures}")
     return rows
+
+
+def check_steps(steps: Sequence[int], patches: int) -> None:
+    """Check that each epoch has a step to learn from, before the first one begins.
+
+    Parameters
+    ----------
+    steps : sequence of int
+        How many steps each epoch has.
+    patches : int
+        How many patches a step has.
+
+    Raises
+    ------
+    InvalidArgumentError
+        When an epoch has none.
+    """
+    if not min(steps):
+        raise InvalidArgumentError(
+            f"The shard of epoch {steps.index(0) + 1} has fewer patches than the {patches} of a "
+            "step. Name smaller steps (--batch in stage 1, --patches in the others), or make "
+            "larger shards (shards --clips)."
+        )
+
+
+def weights_digest(folder: Path) -> str:
+    """Return what tells a stage's weights from all others.
+
+    Raises
+    ------
+    DataError
+        When the stage has written none.
+    """
+    try:
+        return sha256_file(folder / "student.npz")[:16]
+    except OSError as error:
+        raise DataError(
+            f"{printable(str(folder))} holds no weights of a stage: {error}. Run its step first."
+        ) from error
 
 
 def student_of(folder: Path) -> StudentConfig:
@@ -257,6 +298,8 @@ def _finished(folder: Path) -> dict[str, Any]:
         )
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{name} holds no finished stage: {error}.") from error
+    if not epochs and not (folder / "student.npz").exists():
+        raise DataError(f"{name} was stopped before its weights were written. Run its step again.")
     if done < epochs:
         raise DataError(
             f"{name} was stopped after epoch {done} of {epochs}. Run its own step again: it "

@@ -315,11 +315,15 @@ def last_layer(path: str | os.PathLike[str]) -> tuple[Floats, Floats]:
 
     They weigh the student's errors by what they change in the scores; the student has no use for
     them afterwards.
+
+    Raises
+    ------
+    DataError
+        When the file cannot be read.
     """
-    import onnx
     from onnx import numpy_helper
 
-    graph = onnx.load(os.fspath(path)).graph
+    graph = read_graph(path).graph
     values = {item.name: item for item in graph.initializer}
     dense = next(node for node in graph.node if node.op_type == "MatMul")
     kernel = next(values[name] for name in dense.input if name in values)
